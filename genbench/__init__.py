@@ -1,0 +1,46 @@
+"""genbench: evaluate generative models; every number has an interval, a protocol and a record.
+
+    import genbench
+    run = genbench.evaluate("samples/", reference="mnist", extractor="mnist")
+    run["fid_debiased"].value, run["fid_debiased"].low, run["fid_debiased"].high
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genbench.bench import bench as bench
+    from genbench.errors import DataError as DataError
+    from genbench.errors import GenbenchError as GenbenchError
+    from genbench.errors import MissingError as MissingError
+    from genbench.errors import UsageError as UsageError
+    from genbench.estimate import Estimate as Estimate
+    from genbench.evaluate import evaluate as evaluate
+    from genbench.monitor import Monitor as Monitor
+    from genbench.protocol import Protocol as Protocol
+    from genbench.run import Run as Run
+    from genbench.samples import open_samples as open_samples
+
+_HOME = {
+    "DataError": "errors", "Estimate": "estimate", "GenbenchError": "errors", "MissingError": "errors", "Monitor": "monitor",
+    "Protocol": "protocol", "Run": "run", "UsageError": "errors", "bench": "bench", "evaluate": "evaluate", "open_samples": "samples",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that `import genbench` imports no torch (PEP 562)."""
+    if name == "__version__":
+        from genbench.run import version
+
+        return version()
+    if name in _HOME:
+        import importlib
+
+        value = getattr(importlib.import_module(f"genbench.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'genbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

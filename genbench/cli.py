@@ -1,0 +1,267 @@
+"""The command line: parse, call one public function, print. Nothing heavy is imported at the top.
+
+Results go to stdout; progress and warnings go to stderr. Exit codes: 0 ok, 1 a gate or cell failed, 2 usage or bad data,
+3 weights or data missing, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Env, Toml
+
+from genbench.errors import GenbenchError, UsageError
+
+# A command line beats the environment (GENBENCH_EVAL_SEED), which beats genbench.toml ([eval] seed = 1) in the working directory.
+app = App(name="genbench", help="Evaluate generative models: every number has an interval, a protocol and a record.",
+          config=[Env("GENBENCH_", command=True), Toml("genbench.toml", must_exist=False)])
+cache_app = App(name="cache", help="The cache of extracted features.")
+app.command(cache_app)
+Many = Parameter(consume_multiple=True, negative=())
+Flag = Parameter(negative=())
+
+
+@app.command(name="eval")
+def eval_(
+    samples: str,
+    /,
+    *,
+    reference: str | None = None,
+    train: str | None = None,
+    test: str | None = None,
+    metrics: Annotated[list[str] | None, Many] = None,
+    extractor: str | None = None,
+    protocol: str | None = None,
+    preprocess: str | None = None,
+    weights: Path | None = None,
+    n: Annotated[int | None, Parameter(name=["-n", "--n"])] = None,
+    seed: Annotated[int | None, Parameter(name=["-s", "--seed"])] = None,
+    on_bad: Literal["error", "skip"] = "error",
+    device: str = "auto",
+    workers: int = 1,
+    batch_size: int | None = None,
+    cache: Annotated[bool, Parameter(negative="--no-cache")] = True,
+    download: Annotated[bool, Flag] = False,
+    quiet: Annotated[bool, Flag] = False,
+    out: Path | None = None,
+    json: Annotated[bool, Flag] = False,
+    csv: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Score samples against a reference.
+
+    Args:
+        samples: a folder, .zip, .tar, .npz, .npy or .safetensors file, a trained baseline's run folder, or a dataset split (mnist/test).
+        reference: a dataset (mnist, mnist/test), any samples, or a statistics file (.npz with mu and sigma).
+        train: what the model was fitted on; the memorisation metrics need it.
+        test: held-out data.
+        metrics: such as fid kid:subsets=100 prdc@pixels, or "all".
+        extractor: what maps samples to features; see genbench ls extractors.
+        protocol: a named protocol; see genbench ls protocols.
+        preprocess: the extractor's resizing mode: clean, tf1, torch or torch-aa.
+        weights: file with the extractor's weights.
+        n: number of samples to score: a seeded subset where there are more.
+        seed: seed of every draw.
+        on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
+        device: auto, cpu or cuda.
+        workers: reader threads; no effect on any number.
+        batch_size: samples that are read at once; no effect on any number.
+        cache: keep extracted features in the cache folder.
+        download: fetch missing data sets and weights.
+        quiet: no progress on stderr.
+        out: folder for the record (JSON), and for a list of skipped and converted files.
+        json: print the record on stdout instead of the table.
+        csv: write the results as CSV.
+        markdown: write the results as markdown.
+    """
+    from genbench import report
+    from genbench.evaluate import evaluate
+    from genbench.registry import modules
+
+    for target in (csv, markdown):
+        if target is not None and not target.resolve().parent.is_dir():
+            raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
+    chosen = modules("metrics") if metrics and list(metrics) == ["all"] else metrics
+    run = evaluate(
+        samples, reference, train=train, test=test, metrics=chosen, extractor=extractor, protocol=protocol, preprocess=preprocess,
+        weights=weights, n=n, seed=seed, on_bad=on_bad, device=device, workers=workers, batch_size=batch_size,
+        cache="auto" if cache else None, download=download, progress=None if quiet else report.Progress(),
+    )
+    if out is not None:
+        path = run.save(out)
+        listed = report.file_list(run)
+        if listed:
+            report.write(out / f"{run.id}.files.csv", listed)
+        print(f"record written to {path}", file=sys.stderr)
+    if csv is not None:
+        report.write(csv, report.to_csv([run]))
+    if markdown is not None:
+        report.write(markdown, report.to_markdown(run))
+    if json:
+        sys.stdout.write(run.to_json())
+        for w in run.record["warnings"]:
+            print(f"genbench: warning: {report.printable(w)}", file=sys.stderr)
+    else:
+        report.show(run)
+    return 0
+
+
+@app.command
+def bench(
+    suite: str,
+    /,
+    *,
+    only: Annotated[list[str] | None, Many] = None,
+    seeds: int | None = None,
+    dry_run: Annotated[bool, Flag] = False,
+    out: Path | None = None,
+    publish: Annotated[bool, Flag] = False,
+) -> int:
+    """Train, sample and score the baselines of a suite; write records and leaderboards. Re-running resumes.
+
+    Args:
+        suite: such as quick; an unknown name lists them all.
+        only: names of the baselines to run.
+        seeds: training seeds per baseline.
+        dry_run: print what would be run.
+        out: folder for records and tables; ./genbench-runs/SUITE where it is not given.
+        publish: write into leaderboards/ of the project.
+    """
+    from genbench import bench as suites
+    from genbench import report
+
+    suites.bench(suite, only=tuple(only or ()), seeds=seeds, dry_run=dry_run, out=out, publish=publish, progress=report.Progress())
+    return 0
+
+
+@app.command
+def leaderboard(folder: Path | None = None, /, *, check: Annotated[bool, Flag] = False) -> int:
+    """Derive every leaderboard table from its records again.
+
+    Args:
+        folder: where the leaderboards are; the project's own where it is not given.
+        check: change nothing; fail where a table differs from its records.
+    """
+    from genbench import leaderboard as tables
+
+    return tables.main(folder, check=check)
+
+
+@app.command
+def ls(kind: Literal["metrics", "baselines", "datasets", "extractors", "protocols"], /) -> int:
+    """List what there is.
+
+    Args:
+        kind: metrics, baselines, datasets, extractors or protocols.
+    """
+    from genbench import report
+    from genbench.listing import listing
+
+    report.show_listing(*listing(kind))
+    return 0
+
+
+@app.command
+def show(run: Path, /, *, json: Annotated[bool, Flag] = False, markdown: Annotated[bool, Flag] = False) -> int:
+    """Show a run record.
+
+    Args:
+        run: the record's file.
+        json: print the record as it is stored.
+        markdown: print it as markdown.
+    """
+    from genbench import report
+    from genbench.run import Run
+
+    found = Run.load(run)
+    if json:
+        sys.stdout.write(found.to_json())
+    elif markdown:
+        sys.stdout.write(report.to_markdown(found))
+    else:
+        report.show(found)
+    return 0
+
+
+@app.command
+def check(name: str, /) -> int:
+    """Run the contract of baselines on one: shipped, a user's own file, or module:factory.
+
+    Args:
+        name: a baseline's name, a path to a .py file, or module:factory.
+    """
+    from genbench import check as contract
+
+    return contract.main(name)
+
+
+@app.command
+def doctor() -> int:
+    """Report on Python, torch, device, threads, disk, cache, data, weights and extras, with the exact fix for each fault."""
+    from genbench import doctor as examination
+
+    return examination.main()
+
+
+@cache_app.command(name="ls")
+def cache_ls() -> int:
+    """Where the cache is, how many shards it holds and how large they are."""
+    cache = _cache()
+    files = list(cache.entries())
+    size = sum(f.stat().st_size for f in files)
+    print(f"{cache.root}: {len(files):,} shards, {size / 1e6:,.1f} MB")
+    return 0
+
+
+@cache_app.command(name="clear")
+def cache_clear() -> int:
+    """Delete every cached shard."""
+    print(f"{_cache().clear():,} shards deleted")
+    return 0
+
+
+@cache_app.command(name="verify")
+def cache_verify() -> int:
+    """Check every cached shard against its digest; damaged ones are computed again when they are next needed."""
+    cache = _cache()
+    total, bad = len(list(cache.entries())), cache.verify()
+    print(f"{total:,} shards, {len(bad):,} damaged")
+    return 1 if bad else 0
+
+
+def _cache() -> Any:
+    from genbench.cache import Cache, cache_root
+
+    return Cache(cache_root())
+
+
+def _escaped(text: str) -> str:
+    """Keep lines, escape every other control character of a hostile name."""
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def run(tokens: Iterable[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        result = app(None if tokens is None else list(tokens), exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as e:
+        print(f"genbench: {_escaped(str(e))}", file=sys.stderr)
+        return 2
+    except GenbenchError as e:
+        print(f"genbench: {_escaped(str(e))}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("genbench: interrupted; finished shards and runs are kept, run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of `genbench`."""
+    sys.exit(run())

@@ -1,0 +1,72 @@
+"""What a metric reports: a Quantity (what is measured) and its Estimate (a value with its uncertainty)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "closer"]
+Bound = Literal["exact", "upper", "lower", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One measured quantity, declared beside its metric.
+
+    Args:
+        name: as it stands in records and tables; "{extractor}" in it is replaced by the extractor's name.
+        better: the direction; "closer" means closer to `ideal`.
+        unit: e.g. "feature²", "nats", "1".
+        ideal: the value for two equal laws, where there is one.
+        range: the smallest and largest possible value.
+    """
+
+    name: str
+    better: Better
+    unit: str = "1"
+    ideal: float | None = None
+    range: tuple[float, float] = (-math.inf, math.inf)
+
+    def named(self, extractor: str) -> str:
+        """The name under which the quantity of this extractor is reported."""
+        return self.name.replace("{extractor}", extractor)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Args:
+        value: finite.
+        low: lower end of the 95 % interval, None where there is no interval.
+        high: upper end, None where there is no interval.
+        n: number of generated samples behind the value.
+        interval: the interval's method, e.g. "jackknife-20"; None where there is none.
+        bound: what the value is to the target: "exact", or an "upper" / "lower" bound, or an "estimate".
+        notes: what a reader must know: warnings, reasons for a missing interval.
+
+    Raises:
+        ValueError: the value is not finite, or only a part of the interval is given.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    interval: str | None
+    bound: Bound = "exact"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"an Estimate is finite, found {self.value}; report Undefined(reason) instead")
+        if len({self.low is None, self.high is None, self.interval is None}) != 1:
+            raise ValueError("low, high and interval come together or not at all")
+        if self.low is not None and self.high is not None and not self.low <= self.high:
+            raise ValueError(f"interval [{self.low}, {self.high}] is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """There is no number: stands in an Estimate's place and says why."""
+
+    reason: str

@@ -1,0 +1,424 @@
+"""The only orchestration: plan -> extract shards -> merge in shard order -> metrics -> Run."""
+
+import dataclasses
+import hashlib
+import time
+import warnings as _warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench import cache as _cache
+from genbench import parallel, registry
+from genbench import protocol as _protocol
+from genbench import run as _run
+from genbench.cache import Cache
+from genbench.errors import DataError, UsageError
+from genbench.estimate import Undefined
+from genbench.metric import Metric, MetricSpec, check_settings
+from genbench.protocol import Protocol
+from genbench.run import Run
+from genbench.samples import Samples, open_samples, subset
+from genbench.statistics import Features, Moments, Probabilities
+
+if TYPE_CHECKING:
+    from genbench.extractor import Extractor
+
+DEFAULT_METRICS = ("fid", "kid", "inception_score", "prdc")
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) as samples are extracted."""
+
+
+def evaluate(
+    gen: Any,
+    reference: Any = None,
+    *,
+    train: Any = None,
+    test: Any = None,
+    metrics: Sequence[str] | None = None,
+    extractor: str | None = None,
+    protocol: str | Protocol | None = None,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    on_bad: str = "error",
+    device: str = "auto",
+    cache: str | Path | None = "auto",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Score generated samples against a reference.
+
+    Args:
+        gen: the samples to judge: a folder, archive, array file, array, tensor, Dataset, callable f(n, seed), a trained
+            baseline's run folder, or a dataset split.
+        reference: a dataset ("mnist", "mnist/test"), any samples, or a statistics file (.npz with mu and sigma). None for the
+            protocol's own.
+        train: what the model was fitted on; the memorisation metrics need it.
+        test: held-out data.
+        metrics: specs such as "fid", "kid:subsets=100", "prdc@pixels"; None for the protocol's, or the default ones.
+        extractor: what maps samples to features; None for the protocol's, or the reference dataset's own.
+        protocol: a named protocol, or one made by hand.
+        preprocess: resizing mode of the extractor; None for its default.
+        weights: file with the extractor's weights.
+        n: number of generated samples: a seeded subset where there are more.
+        seed: of every draw.
+        on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed in the record.
+        device: "auto", "cpu" or "cuda".
+        cache: folder for extracted features; "auto" for the user's cache folder, None for no cache.
+        workers: reader threads; no effect on any number.
+        batch_size: samples that are read at once; no effect on any number (the forward batch is the protocol's).
+        value_range: (low, high) of float images; guessed and reported where None.
+        download: fetch missing data sets and weights.
+        progress: called with (what, done, total).
+
+    Returns:
+        A Run: `run["fid"].value`, `.low`, `.high`; `run.to_pandas()`; `run.to_json()`.
+
+    Raises:
+        UsageError: a mistyped name or setting.
+        DataError: samples that cannot be scored.
+        MissingError: data, weights or a package that is not there.
+
+    Example:
+        >>> import numpy as np, genbench
+        >>> rng = np.random.default_rng(0)
+        >>> run = genbench.evaluate(rng.normal(size=(500, 2)), reference=rng.normal(size=(500, 2)), metrics=["fid"], cache=None)
+        >>> bool(run["fid_debiased"].low < 0 < run["fid_debiased"].high)
+        True
+    """
+    started = time.perf_counter()
+    if on_bad not in ("error", "skip"):
+        raise UsageError(f"on_bad is 'error' or 'skip', found {on_bad!r}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, found {batch_size}")
+    named = isinstance(protocol, str)
+    base = _protocol.protocol(protocol) if isinstance(protocol, str) else protocol
+    if reference is None:
+        if base is None:
+            raise UsageError("a reference is needed: a dataset such as mnist, any samples, or a statistics file with mu and sigma")
+        reference = base.reference
+    seed = seed if seed is not None else base.seed if base else 0
+
+    def opened(source: Any, count: int | None = None) -> Samples:
+        return open_samples(source, n=count, seed=seed or 0, on_bad=on_bad, value_range=value_range, workers=workers, download=download)
+
+    ref: Samples | Moments = _statistics_file(reference) or opened(reference)
+    plan = _plan(base, ref, metrics, extractor, preprocess, n, seed, named)
+    samples: dict[str, Samples] = {"gen": _take(opened(gen, plan.n), plan.n, plan, "samples")}
+    if isinstance(ref, Samples):
+        samples["ref"] = _take(ref, plan.n_ref, plan, "reference samples")
+    for role, source in (("train", train), ("test", test)):
+        if source is not None:
+            samples[role] = opened(source)
+    _same_shape(samples)
+    engine = _Engine(samples, ref if isinstance(ref, Moments) else None, plan, device, weights, _open_cache(cache), workers or 1,
+                     batch_size or plan.shard, download, progress)
+    results, skipped, notes = engine.run_metrics()
+    warned = [w for role in samples for w in _with_role(role, samples[role].warnings)]
+    content = {
+        "subject": _describe(samples["gen"]),
+        "reference": _describe(ref) if isinstance(ref, Moments) else _describe(samples["ref"]),
+        "train": _describe(samples["train"]) if "train" in samples else None,
+        "test": _describe(samples["test"]) if "test" in samples else None,
+        "protocol": plan.to_dict(),
+        "extractors": engine.used(),
+        "results": results,
+        "skipped": skipped,
+        "warnings": list(dict.fromkeys(warned + notes)),
+        "environment": _run.environment(engine.device),
+    }
+    timing = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+        "extracted": engine.extracted,
+        "cached": engine.cached,
+    }
+    return _run.make(content, timing)
+
+
+def _open_cache(where: str | Path | None) -> Cache:
+    return Cache(_cache.cache_root() if where == "auto" else Path(where) if where is not None else None)
+
+
+def _statistics_file(reference: Any) -> Moments | None:
+    """The moments of a statistics file; None where the reference is not one."""
+    if not isinstance(reference, str | Path) or Path(reference).suffix.lower() != ".npz" or not Path(reference).is_file():
+        return None
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(reference) as z:
+            members = set(z.namelist())
+    except (OSError, zipfile.BadZipFile) as e:
+        raise DataError(f"{reference}: not a readable npz file ({e}); write it again") from e
+    if members & {"mu.npy", "sigma.npy"}:
+        return Moments.load(reference)
+    return None
+
+
+def _plan(
+    base: Protocol | None, ref: Samples | Moments, metrics: Sequence[str] | None, extractor: str | None, preprocess: str | None,
+    n: int | None, seed: int, named: bool,
+) -> Protocol:
+    """The protocol of this run, every default written out; a named one that was changed loses its name."""
+    identity = ref.name if isinstance(ref, Samples) and ref.kind == "dataset" else f"sha256:{_fingerprint(ref)[:32]}"
+    if base is None:
+        if extractor is None:
+            extractor = _default_extractor(ref)
+        made = Protocol("custom", identity, tuple(metrics or DEFAULT_METRICS), extractor, preprocess, n, None, seed)
+        return made.resolved()
+    changed = dataclasses.replace(
+        base, reference=identity, seed=seed, metrics=tuple(metrics) if metrics is not None else base.metrics,
+        extractor=extractor or base.extractor, preprocess=preprocess or base.preprocess, n=n if n is not None else base.n,
+    )
+    if named and changed.hash != base.hash:
+        changed = dataclasses.replace(changed, name=f"{base.name} (changed)")
+    return changed.resolved()
+
+
+def _default_extractor(ref: Samples | Moments) -> str:
+    if isinstance(ref, Moments):
+        return "inception"
+    if len(ref.shape) == 1:
+        return "identity"
+    if ref.kind == "dataset":
+        name = ref.name.partition("/")[0]
+        found = getattr(registry.dataset(name), "EXTRACTOR", None)
+        found = found.get(name) if isinstance(found, Mapping) else found
+        if found:
+            return str(found)
+    return "inception"
+
+
+def _take(found: Samples, wanted: int | None, plan: Protocol, what: str) -> Samples:
+    if wanted is None or len(found) == wanted:
+        return found
+    if len(found) < wanted:
+        raise DataError(
+            f"protocol {plan.name} needs {wanted:,} {what}, {found.name} has {len(found):,}; add {wanted - len(found):,}, or pass "
+            f"-n {len(found)} (the result will not be comparable with the leaderboard)"
+        )
+    return subset(found, wanted, plan.seed)
+
+
+def _same_shape(samples: Mapping[str, Samples]) -> None:
+    gen = samples["gen"]
+    for role, other in samples.items():
+        if len(other.shape) != len(gen.shape):
+            raise DataError(f"the samples have shape {gen.shape} and the {role} data {other.shape}; compare images with images, vectors with vectors")
+
+
+def _with_role(role: str, found: Sequence[str]) -> list[str]:
+    label = {"gen": "samples", "ref": "reference", "train": "train", "test": "test"}[role]
+    return [f"{label}: {w}" for w in found]
+
+
+def _fingerprint(source: Samples | Moments) -> str:
+    if isinstance(source, Moments):
+        return hashlib.sha256(source.mean.tobytes() + source.m2.tobytes()).hexdigest()
+    return source.fingerprint()
+
+
+def _describe(source: Samples | Moments) -> dict[str, Any]:
+    if isinstance(source, Moments):
+        return {"name": "statistics file", "kind": "statistics", "fingerprint": _fingerprint(source), "n": None, "shape": [source.d]}
+    described: dict[str, Any] = {
+        "name": source.name, "kind": source.kind, "fingerprint": source.fingerprint(), "n": len(source), "shape": list(source.shape),
+        "converted": [list(c) for c in source.converted], "skipped": [list(s) for s in source.skipped],
+    }
+    return described | source.info
+
+
+class _Engine:
+    """One pass over the samples for all metrics: statistics are made when first needed and shared."""
+
+    def __init__(
+        self, samples: Mapping[str, Samples], moments: Moments | None, plan: Protocol, device: str, weights: str | Path | None,
+        cache: Cache, workers: int, chunk: int, download: bool, progress: Progress | None,
+    ) -> None:
+        self.samples, self.moments, self.plan, self.cache = samples, moments, plan, cache
+        self.weights, self.workers, self.chunk, self.download, self.progress = weights, workers, chunk, download, progress
+        self.device = _device(device)
+        self.extracted = self.cached = 0
+        self._extractors: dict[str, Extractor] = {}
+        self._rows: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
+        self._views: dict[tuple[str, str, type], Any] = {}
+
+    # -- extraction ------------------------------------------------------------------------------------------------------------
+
+    def extractor(self, name: str) -> "Extractor":
+        if name not in self._extractors:
+            main = name == self.plan.extractor
+            self._extractors[name] = registry.module("extractors", name).load(
+                preprocess=self.plan.preprocess if main else None, weights=self.weights if main else None, device=self.device,
+                shape=self.samples["gen"].shape, download=self.download,
+            )
+        return self._extractors[name]
+
+    def used(self) -> dict[str, Any]:
+        return {n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())}
+
+    def rows(self, role: str, name: str) -> dict[str, NDArray[Any]]:
+        """Features and logits of a role's samples, from the cache where they are known."""
+        if (role, name) in self._rows:
+            return self._rows[role, name]
+        for (other, same), rows in self._rows.items():  # one set in two roles is extracted once
+            if same == name and self.samples[other].fingerprint() == self.samples[role].fingerprint():
+                self._rows[role, name] = rows
+                return rows
+        samples, extractor = self.samples[role], self.extractor(name)
+        shards = [(a, min(a + self.plan.shard, len(samples))) for a in range(0, len(samples), self.plan.shard)]
+        parts, done = [], 0
+        for start, stop in shards:
+            parts.append(self._shard(samples, extractor, start, stop))
+            done += stop - start
+            if self.progress:
+                self.progress(f"{role} @{name}", done, len(samples))
+        merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        self._rows[role, name] = merged
+        return merged
+
+    def _shard(self, samples: Samples, extractor: "Extractor", start: int, stop: int) -> dict[str, NDArray[Any]]:
+        cheap = extractor.weights is None
+        k = "" if cheap else _cache.key(
+            samples=hashlib.sha256(samples.digests()[start:stop].tobytes()).hexdigest(), shape=list(samples.shape), extractor=extractor.name,
+            weights=extractor.weights, preprocess=extractor.preprocess, batch=extractor.batch, device=self.device.partition(":")[0],
+        )
+        found = None if cheap else self.cache.get(k)
+        if found is not None:
+            self.cached += stop - start
+            return found
+        parts = [o for chunk in self._chunks(samples, start, stop, extractor.batch) for o in forward(extractor, chunk)]
+        made = {"features": np.concatenate([p.features for p in parts])}
+        if parts[0].logits is not None:
+            made["logits"] = np.concatenate([p.logits for p in parts if p.logits is not None])
+        self.extracted += stop - start
+        if not cheap:
+            self.cache.put(k, made)
+        return made
+
+    def _chunks(self, samples: Samples, start: int, stop: int, batch: int) -> Iterator[NDArray[Any]]:
+        """Samples of a shard in whole forward batches, read `chunk` at a time, ahead of the network."""
+        step = max(batch, self.chunk // batch * batch)
+        bounds = [(a, min(a + step, stop)) for a in range(start, stop, step)]
+        yield from parallel.ordered(lambda b: samples.read(*b), bounds, self.workers)
+
+    # -- statistics ------------------------------------------------------------------------------------------------------------
+
+    def view(self, role: str, name: str, kind: type) -> Any:
+        """A statistic of a role, or the reason why there is none."""
+        if role == "ref" and self.moments is not None:
+            if kind is not Moments:
+                return Undefined("the reference is a statistics file with mu and sigma only; this metric needs the samples themselves")
+            return self.moments
+        if role not in self.samples:
+            return Undefined(f"needs {role} samples; pass --{'reference' if role == 'ref' else role}")
+        if (role, name, kind) not in self._views:
+            self._views[role, name, kind] = self._make(role, name, kind)
+        return self._views[role, name, kind]
+
+    def _make(self, role: str, name: str, kind: type) -> Any:
+        if kind is Probabilities:
+            extractor = self.extractor(name)
+            if not extractor.has_probabilities:
+                return Undefined(f"extractor {name} has no classes; choose a classifier, e.g. @inception or @mnist")
+            return Probabilities.of_logits(self.rows(role, name)["logits"], extractor.classes, name)
+        if kind not in (Features, Moments):
+            return Undefined(f"{self.samples[role].name} has no {kind.__name__}")
+        features = Features(self.rows(role, name)["features"], name, self.samples[role].names)
+        return features if kind is Features else Moments.of(features)
+
+    # -- metrics ---------------------------------------------------------------------------------------------------------------
+
+    def run_metrics(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+        results: list[dict[str, Any]] = []
+        skipped: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for spec in self.plan.specs:
+            found: Metric = registry.metric(spec.name)
+            name = spec.extractor or self.plan.extractor
+            label = str(dataclasses.replace(spec, extractor=name))
+            arguments, reason = self._arguments(found, name)
+            if reason:
+                skipped.append({"metric": label, "reason": reason})
+                continue
+            settings = check_settings(spec, found)
+            if "seed" in settings:
+                settings["seed"] = self.plan.seed
+            with _warnings.catch_warnings():
+                _warnings.simplefilter("error", RuntimeWarning)  # an overflow is a fault, not a footnote
+                outcome = found(**arguments, **settings)
+            self._report(found, spec, name, label, outcome, results, skipped, notes)
+        return results, skipped, notes
+
+    def _arguments(self, found: Metric, name: str) -> tuple[dict[str, Any], str | None]:
+        arguments: dict[str, Any] = {}
+        for role, kinds in found.needs.items():
+            reasons = []
+            for kind in kinds:
+                view = self.view(role, name, kind)
+                if not isinstance(view, Undefined):
+                    arguments[role] = view
+                    break
+                reasons.append(view.reason)
+            else:
+                return {}, reasons[0]
+        dims = {v.d for v in arguments.values() if isinstance(v, Features | Moments)}
+        if len(dims) > 1:
+            raise DataError(f"extractor {name} gives rows of {self.view('gen', name, Features).d} numbers, the reference has {sorted(dims)}; "
+                            "compare samples of one shape, and a statistics file with the extractor that it was made with")
+        return arguments, None
+
+    @staticmethod
+    def _report(
+        found: Metric, spec: MetricSpec, name: str, label: str, outcome: Mapping[str, Any], results: list[dict[str, Any]],
+        skipped: list[dict[str, Any]], notes: list[str],
+    ) -> None:
+        for quantity in found.quantities:
+            got, shown = outcome[quantity.name], quantity.named(name)
+            if isinstance(got, Undefined):
+                skipped.append({"metric": label, "quantity": shown, "reason": got.reason})
+                continue
+            results.append({
+                "metric": str(dataclasses.replace(spec, extractor=None)), "extractor": name, "quantity": shown, "value": float(got.value),
+                "low": None if got.low is None else float(got.low), "high": None if got.high is None else float(got.high), "n": int(got.n),
+                "interval": got.interval, "bound": got.bound, "better": quantity.better, "unit": quantity.unit,
+            })
+            notes.extend(f"{label}: {note}" for note in got.notes)
+
+
+def forward(extractor: "Extractor", rows: NDArray[Any]) -> Iterator[Any]:
+    """Outputs batch by batch; the last batch is filled up by repeating its last row, so that every forward has the same size
+    and a row's bits do not depend on how many follow it."""
+    for a in range(0, len(rows), extractor.batch):
+        part = rows[a : a + extractor.batch]
+        missing = extractor.batch - len(part)
+        if missing and extractor.weights is not None:
+            filled = extractor(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
+            kept = len(part)
+            yield dataclasses.replace(filled, features=filled.features[:kept], logits=None if filled.logits is None else filled.logits[:kept])
+        else:
+            yield extractor(part)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but torch sees no CUDA device; pass --device cpu, or see genbench doctor")
+    if not wanted.startswith("cuda"):
+        raise UsageError(f"device is auto, cpu or cuda, found {wanted!r}")
+    return wanted

@@ -1,0 +1,53 @@
+"""What `genbench ls` prints: one row per member, without importing torch."""
+
+import math
+
+from genbench import protocol, registry
+from genbench.metric import Metric
+
+
+def _range(low: float, high: float) -> str:
+    def end(x: float) -> str:
+        return "∞" if x == math.inf else "−∞" if x == -math.inf else f"{x:g}"
+
+    return f"{'(' if low == -math.inf else '['}{end(low)}, {end(high)}{')' if high == math.inf else ']'}"
+
+
+def _metrics() -> list[list[str]]:
+    rows = []
+    for name in registry.modules("metrics"):
+        m: Metric = registry.metric(name)
+        needs = ", ".join(f"{role} {'|'.join(v.__name__ for v in views)}" for role, views in m.needs.items())
+        for i, q in enumerate(m.quantities):
+            rows.append([name if i == 0 else "", q.name, q.better, _range(*q.range), q.unit, needs if i == 0 else "", m.cost if i == 0 else "",
+                         m.source if i == 0 else ""])
+    return rows
+
+
+def listing(kind: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a listing.
+
+    Args:
+        kind: metrics, baselines, datasets, extractors or protocols.
+    """
+    if kind == "metrics":
+        return ["metric", "quantity", "better", "range", "unit", "needs", "cost", "source"], _metrics()
+    if kind == "protocols":
+        return ["protocol", "reference", "n", "extractor", "metrics", "hash"], [
+            [p.name, p.reference, "all" if p.n is None else f"{p.n:,}", p.extractor, " ".join(p.metrics), p.hash] for p in protocol.protocols().values()
+        ]
+    if kind == "datasets":
+        found = registry.datasets()
+        return ["dataset", "splits", "what it is"], [
+            [name, " ".join(registry.dataset(name).SPLITS), registry.dataset(name).SUMMARY] for name in sorted(found)
+        ]
+    if kind == "extractors":
+        modules = {n: registry.module("extractors", n) for n in registry.modules("extractors")}
+        return ["extractor", "features", "classes", "preprocess", "what it is"], [
+            [n, "any" if m.DIM is None else str(m.DIM), "–" if m.CLASSES is None else str(m.CLASSES), " ".join(m.MODES), m.SUMMARY]
+            for n, m in modules.items()
+        ]
+    baselines = {n: registry.module("baselines", n) for n in registry.modules("baselines")}
+    return ["baseline", "family", "recipes for", "what it is"], [
+        [n, m.FAMILY, " ".join(m.RECIPES), m.SUMMARY] for n, m in baselines.items()
+    ]

@@ -1,0 +1,206 @@
+"""The run record: one content-addressed JSON per evaluation, from which every table and report is derived.
+
+The `id` is the sha256 of the canonical JSON of everything but `id` and `timing`: the same samples under the same protocol on the
+same software give the same id, however long it took.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from genbench.errors import DataError, near_miss
+from genbench.estimate import Estimate
+
+SCHEMA = 1
+_PACKAGES = ("numpy", "scipy", "torch", "torchvision", "scikit-learn", "pillow", "clean-fid")
+
+
+def canonical(record: Mapping[str, Any]) -> str:
+    """Canonical JSON: sorted keys, no spaces, shortest exact floats, no NaN."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def record_id(record: Mapping[str, Any]) -> str:
+    """sha256 (32 hex digits) of the canonical record without `id` and `timing`."""
+    content = {k: v for k, v in record.items() if k not in ("id", "timing")}
+    return hashlib.sha256(canonical(content).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def version() -> str:
+    """The installed version of genbench, or "unknown" in a bare checkout."""
+    try:
+        return metadata.version("genbench")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        dirt = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": head, "dirty": bool(dirt.stdout.strip())}
+
+
+@cache
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the numbers were made with: versions, commit, processor, device, threads."""
+    import torch
+
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    return {
+        "genbench": version(),
+        **_commit(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def migrate(record: dict[str, Any], source: str) -> dict[str, Any]:
+    """Bring an old record to the present schema; records load for ever.
+
+    Raises:
+        DataError: not a record, or one of a newer genbench.
+    """
+    schema = record.get("schema")
+    if not isinstance(schema, int):
+        raise DataError(f"{source}: expected a run record with a schema number, found none; is it a file that genbench eval --out wrote?")
+    if schema > SCHEMA:
+        raise DataError(f"{source}: written by a newer genbench (schema {schema}, this one reads up to {SCHEMA}); upgrade genbench")
+    return record
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of an evaluation.
+
+    Args:
+        record: the run record; see `canonical`.
+
+    Example:
+        >>> run = Run({"schema": 1, "results": [{"metric": "fid", "extractor": "identity", "quantity": "fid", "value": 0.5,
+        ...            "low": 0.4, "high": 0.6, "n": 100, "interval": "jackknife-5", "bound": "exact"}]})
+        >>> run["fid"].value
+        0.5
+    """
+
+    record: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The content id."""
+        return str(self.record["id"])
+
+    def __iter__(self) -> Iterator[str]:
+        for row in self.record["results"]:
+            yield self._full(row)
+
+    @staticmethod
+    def _full(row: Mapping[str, Any]) -> str:
+        settings = row["metric"].partition(":")[2]
+        return row["quantity"] + (f":{settings}" if settings else "") + f"@{row['extractor']}"
+
+    def __getitem__(self, name: str) -> Estimate:
+        """The estimate of a quantity, e.g. "fid", "fid_debiased", "precision@pixels", "kid:subsets=100@mnist".
+
+        Raises:
+            KeyError: there is no such quantity; the message has the reason if it was skipped, else the near miss.
+        """
+        quantity, _, extractor = name.partition("@")
+        quantity, _, settings = quantity.partition(":")
+        rows = [r for r in self.record["results"] if r["quantity"] == quantity and extractor in ("", r["extractor"])]
+        rows = [r for r in rows if not settings or r["metric"].partition(":")[2] == settings]
+        if len(rows) > 1:
+            raise KeyError(f"{name!r} is ambiguous: {', '.join(self._full(r) for r in rows)}")
+        if not rows:
+            for s in self.record.get("skipped", ()):
+                if quantity in (s["metric"].partition("@")[0].partition(":")[0], s.get("quantity")):
+                    raise KeyError(f"{name!r} was skipped: {s['reason']}")
+            raise KeyError(str(near_miss(name, {r["quantity"] for r in self.record["results"]}, "quantity")))
+        r = rows[0]
+        return Estimate(r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"])
+
+    def to_json(self) -> str:
+        """The record as indented JSON, exactly as it is stored."""
+        return json.dumps(self.record, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+
+    def to_pandas(self) -> Any:
+        """The results as a pandas DataFrame, one row per quantity."""
+        import pandas as pd
+
+        return pd.DataFrame(self.record["results"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the record as `<id>.json` into a folder; returns the path."""
+        from genbench.cache import write_atomic
+
+        path = Path(folder) / f"{self.id}.json"
+        write_atomic(path, self.to_json().encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Read a record and check that its content still has its id.
+
+        Raises:
+            DataError: not a readable record, or changed after it was written.
+        """
+        try:
+            record = json.loads(Path(path).read_text("utf-8"))
+        except FileNotFoundError as e:
+            raise DataError(f"{path}: no such run record") from e
+        except (OSError, ValueError) as e:
+            raise DataError(f"{path}: not a readable run record ({e})") from e
+        if not isinstance(record, dict):
+            raise DataError(f"{path}: expected a JSON object, found {type(record).__name__}")
+        if record.get("id") != record_id(record):
+            raise DataError(f"{path}: the record was changed after it was written (its content has id {record_id(record)}, "
+                            f"it says {record.get('id')}); run the evaluation again")
+        return cls(migrate(record, str(path)))
+
+
+def make(content: dict[str, Any], timing: dict[str, Any]) -> Run:
+    """A Run from a record's content: adds schema, id and timing."""
+    record = {"schema": SCHEMA, **content}
+    record["id"] = record_id(record)
+    record["timing"] = timing
+    return Run(record)
+
+
+def printable(text: object) -> str:
+    """A name that is safe on a terminal: control characters and invalid UTF-8 are escaped."""
+    safe = str(text).encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)

@@ -1,0 +1,234 @@
+"""What the rows of an extractor condense into: a closed family of statistics that merge in shard order.
+
+Each is checked once, when it is made; code below trusts it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.errors import DataError
+
+Float = NDArray[np.floating[Any]]
+
+
+def _finite_rows(x: Float, what: str, names: Sequence[str] | None) -> None:
+    ok = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if ok.all():
+        return
+    bad = np.flatnonzero(~ok)
+    first = ", ".join(names[i] if names else f"row {i}" for i in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    raise DataError(f"{what} must be finite, found NaN or infinity in {first}{more}; repair or remove these samples")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Feature rows of n samples.
+
+    Args:
+        x: (n, d) float32 or float64, finite.
+        extractor: name of what made them.
+        names: sample names, only used to name a bad row.
+    """
+
+    x: Float
+    extractor: str = "identity"
+    names: Sequence[str] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        x = np.asarray(self.x)
+        if x.ndim != 2 or x.shape[1] < 1:
+            raise DataError(f"features are rows (n, d) with d >= 1, found shape {x.shape}")
+        if x.dtype not in (np.float32, np.float64):
+            x = x.astype(np.float64)
+        _finite_rows(x, f"{self.extractor} features", self.names)
+        object.__setattr__(self, "x", x)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def d(self) -> int:
+        """Dimension of a row."""
+        return int(self.x.shape[1])
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate in the order given."""
+        if len({p.extractor for p in parts}) != 1 or len({p.d for p in parts}) != 1:
+            raise DataError("only features of one extractor and one dimension merge")
+        return parts[0] if len(parts) == 1 else cls(np.concatenate([p.x for p in parts]), parts[0].extractor)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and scatter of n rows, in float64.
+
+    Args:
+        n: number of rows; None for a published statistics file, whose sampling error is unknown.
+        mean: (d,) float64.
+        m2: (d, d) float64, Σ (x−μ)(x−μ)ᵀ for n rows; for n = None the covariance itself.
+        extractor: name of what made the rows.
+    """
+
+    n: int | None
+    mean: Float
+    m2: Float
+    extractor: str = "identity"
+
+    def __post_init__(self) -> None:
+        mean, m2 = np.asarray(self.mean, np.float64), np.asarray(self.m2, np.float64)
+        if mean.ndim != 1 or m2.shape != (len(mean), len(mean)):
+            raise DataError(f"moments are a mean (d,) and a scatter (d, d), found {mean.shape} and {m2.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(m2).all()):
+            raise DataError("moments must be finite, found NaN or infinity; recompute the statistics")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "m2", m2)
+
+    def __len__(self) -> int:
+        return 0 if self.n is None else self.n
+
+    @property
+    def d(self) -> int:
+        """Dimension of a row."""
+        return len(self.mean)
+
+    @property
+    def cov(self) -> Float:
+        """(d, d) covariance with n − 1 in the denominator."""
+        if self.n is None:
+            return self.m2
+        if self.n < 2:
+            raise DataError(f"a covariance needs at least 2 samples, found {self.n}")
+        return self.m2 / (self.n - 1)
+
+    @classmethod
+    def of(cls, rows: Features | Float) -> Self:
+        """Moments of feature rows, two passes in float64."""
+        f = rows if isinstance(rows, Features) else Features(rows)
+        x = f.x.astype(np.float64)
+        mean = x.mean(axis=0) if len(x) else np.zeros(f.d)
+        x = x - mean
+        return cls(len(x), mean, x.T @ x, f.extractor)
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Combine moments of disjoint rows (Chan, Golub & LeVeque 1983, eq. 2.1), in the order given."""
+        n, mean, m2 = 0, np.zeros(parts[0].d), np.zeros((parts[0].d, parts[0].d))
+        for p in parts:
+            if p.n is None:
+                raise DataError("a statistics file has no row count and cannot be merged")
+            if p.n == 0:
+                continue
+            delta, total = p.mean - mean, n + p.n
+            mean = mean + delta * (p.n / total)
+            m2 = m2 + p.m2 + np.outer(delta, delta) * (n * p.n / total)
+            n = total
+        return cls(n, mean, m2, parts[0].extractor)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a statistics file: `.npz` with `mu` and `sigma`, as pytorch-fid, ADM and EDM write.
+
+        Raises:
+            DataError: a key is missing, a shape is wrong, a value is not finite, or sigma is not a covariance.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                if "mu" not in z or "sigma" not in z:
+                    raise DataError(f"{path}: a statistics file has the keys mu and sigma, found {sorted(z.files)}")
+                mu, sigma = np.asarray(z["mu"], np.float64), np.asarray(z["sigma"], np.float64)
+        except (ValueError, OSError, EOFError) as e:
+            raise DataError(f"{path}: not a readable statistics file ({e}); write it again with numpy.savez(mu=..., sigma=...)") from e
+        try:
+            found = cls(None, mu, sigma, "statistics")
+        except DataError as e:
+            raise DataError(f"{path}: {e}") from e
+        scale = max(float(np.abs(sigma).max(initial=0.0)), 1e-300)
+        if np.abs(sigma - sigma.T).max(initial=0.0) > 1e-6 * scale:
+            raise DataError(f"{path}: sigma must be symmetric; recompute the statistics")
+        low = float(np.linalg.eigvalsh((sigma + sigma.T) / 2)[0])
+        if low < -1e-6 * scale * found.d:
+            raise DataError(f"{path}: sigma must have no negative eigenvalue, found {low:.3g}; recompute the statistics in float64")
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write `mu` and `sigma` for exchange with other tools."""
+        np.savez(path, mu=self.mean, sigma=self.cov)
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """Class probabilities of n samples.
+
+    Args:
+        p: (n, k) float64, rows that sum to 1.
+        classes: what the columns are, None where the classifier does not name them.
+        extractor: name of the classifier.
+        names: sample names, only used to name a bad row.
+    """
+
+    p: Float
+    classes: tuple[str, ...] | None = None
+    extractor: str = "identity"
+    names: Sequence[str] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        p = np.asarray(self.p, np.float64)
+        if p.ndim != 2 or p.shape[1] < 1:
+            raise DataError(f"probabilities are rows (n, classes), found shape {p.shape}")
+        _finite_rows(p, "probabilities", self.names)
+        if len(p) and (p.min() < 0 or np.abs(p.sum(axis=1) - 1).max() > 1e-6):
+            raise DataError("each row of probabilities must be >= 0 and sum to 1; pass a softmax, not logits")
+        object.__setattr__(self, "p", p)
+
+    def __len__(self) -> int:
+        return len(self.p)
+
+    @classmethod
+    def of_logits(cls, logits: Float, classes: tuple[str, ...] | None = None, extractor: str = "identity") -> Self:
+        """Softmax in float64."""
+        z = np.asarray(logits, np.float64)
+        _finite_rows(z, f"{extractor} logits", None)
+        z = np.exp(z - z.max(axis=1, keepdims=True))
+        return cls(z / z.sum(axis=1, keepdims=True), classes, extractor)
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate in the order given."""
+        return parts[0] if len(parts) == 1 else cls(np.concatenate([p.p for p in parts]), parts[0].classes, parts[0].extractor)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLikelihood:
+    """Log-likelihoods of n samples.
+
+    Args:
+        nats: (n,) float64, log p(x) or a bound on it.
+        dims: number of dimensions (pixels × channels, tokens, ...).
+        bound: what `nats` is to log p: "exact", "lower", "upper" or "estimate".
+    """
+
+    nats: Float
+    dims: int
+    bound: str = "exact"
+
+    def __post_init__(self) -> None:
+        nats = np.asarray(self.nats, np.float64)
+        if nats.ndim != 1:
+            raise DataError(f"log-likelihoods are one number per sample (n,), found shape {nats.shape}")
+        _finite_rows(nats, "log-likelihoods", None)
+        object.__setattr__(self, "nats", nats)
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate in the order given."""
+        return parts[0] if len(parts) == 1 else cls(np.concatenate([p.nats for p in parts]), parts[0].dims, parts[0].bound)
