@@ -8,13 +8,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genbench.bench import bench as bench
     from genbench.errors import DataError as DataError
     from genbench.errors import GenbenchError as GenbenchError
     from genbench.errors import MissingError as MissingError
     from genbench.errors import UsageError as UsageError
     from genbench.estimate import Estimate as Estimate
-    from genbench.evaluate import evaluate as evaluate
+    from genbench.evaluation import evaluate as evaluate
     from genbench.monitor import Monitor as Monitor
     from genbench.protocol import Protocol as Protocol
     from genbench.run import Run as Run
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataError": "errors", "Estimate": "estimate", "GenbenchError": "errors", "MissingError": "errors", "Monitor": "monitor",
-    "Protocol": "protocol", "Run": "run", "UsageError": "errors", "bench": "bench", "evaluate": "evaluate", "open_samples": "samples",
+    "Protocol": "protocol", "Run": "run", "UsageError": "errors", "evaluate": "evaluation", "open_samples": "samples",
 }
 __all__ = sorted(_HOME)
 

@@ -17,7 +17,7 @@ from genbench.errors import GenbenchError, UsageError
 
 # A command line beats the environment (GENBENCH_EVAL_SEED), which beats genbench.toml ([eval] seed = 1) in the working directory.
 app = App(name="genbench", help="Evaluate generative models: every number has an interval, a protocol and a record.",
-          config=[Env("GENBENCH_", command=True), Toml("genbench.toml", must_exist=False)])
+          suppress_keyboard_interrupt=False, config=[Env("GENBENCH_", command=True), Toml("genbench.toml", must_exist=False)])
 cache_app = App(name="cache", help="The cache of extracted features.")
 app.command(cache_app)
 Many = Parameter(consume_multiple=True, negative=())
@@ -78,8 +78,9 @@ def eval_(
         markdown: write the results as markdown.
     """
     from genbench import report
-    from genbench.evaluate import evaluate
+    from genbench.evaluation import evaluate
     from genbench.registry import modules
+    from genbench.run import printable
 
     for target in (csv, markdown):
         if target is not None and not target.resolve().parent.is_dir():
@@ -103,7 +104,7 @@ def eval_(
     if json:
         sys.stdout.write(run.to_json())
         for w in run.record["warnings"]:
-            print(f"genbench: warning: {report.printable(w)}", file=sys.stderr)
+            print(f"genbench: warning: {printable(w)}", file=sys.stderr)
     else:
         report.show(run)
     return 0

@@ -71,7 +71,7 @@ def environment(device: str) -> dict[str, Any]:
     """What the numbers were made with: versions, commit, processor, device, threads."""
     import torch
 
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = metadata.version(name)

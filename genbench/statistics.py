@@ -17,7 +17,7 @@ Float = NDArray[np.floating[Any]]
 
 
 def _finite_rows(x: Float, what: str, names: Sequence[str] | None) -> None:
-    ok = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    ok = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
     if ok.all():
         return
     bad = np.flatnonzero(~ok)

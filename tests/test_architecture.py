@@ -15,11 +15,11 @@ LAYERS = [
     {"errors", "estimate"},
     {"statistics", "numerics"},
     {"metric", "registry", "protocol"},
-    {"metrics", "preprocess", "images", "archives", "samples", "models", "extractor"},
+    {"metrics", "preprocess", "images", "archives", "arrays", "samples", "models", "extractor"},
     {"extractors", "datasets", "training"},
     {"baselines"},
     {"cache", "parallel", "run"},
-    {"evaluate", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing"},
+    {"evaluation", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -151,7 +151,7 @@ def test_baseline_contract(name: str) -> None:
     assert module.__doc__
     assert dataclasses.is_dataclass(module.Config)
     for dataset, recipe in module.RECIPES.items():
-        assert dataset == "*" or dataset in DATASETS
+        assert dataset in ("*", "images", "vectors") or dataset in DATASETS
         assert isinstance(recipe, module.Config)
 
 
@@ -231,9 +231,8 @@ def load(*, preprocess=None, weights=None, device="cpu", shape, download=False):
     return Twice(shape)
 '''
 NEW_BASELINE = '''
-"""A planted baseline: repeats one training row."""
+"""A planted baseline: repeats the first training rows."""
 from dataclasses import dataclass
-import numpy as np
 from genbench import models
 FAMILY = "control"
 SUMMARY = "planted"
@@ -241,26 +240,15 @@ SOURCE = "a test"
 
 @dataclass(frozen=True)
 class Config(models.Config):
-    row: int = 0
+    rows: int = 3
 
 RECIPES = {"ring8": Config()}
 
-@dataclass
-class Model(models.Model):
-    x: np.ndarray
-
-    def sample(self, n, *, seed):
-        return np.repeat(self.x[None], n, axis=0)
-
-    def arrays(self):
-        return {"x": self.x}
-
-    @classmethod
-    def from_arrays(cls, config, arrays, shape):
-        return cls(arrays["x"])
+class Model(models.Replay):
+    cycle = True
 
 def train(config, data, *, seed, out=None):
-    return Model(data.train.read(config.row, config.row + 1)[0])
+    return Model(config, data.train.read(0, config.rows), data.shape)
 '''
 
 
@@ -289,4 +277,4 @@ def test_adding_a_member_is_one_file(tmp_path: Path) -> None:
     assert row["quantity"] == "planted_mean"
     assert row["extractor"] == "planted_twice"
     assert math.isclose(row["value"], 2 * np.random.default_rng(1).normal(size=(50, 2)).mean(), rel_tol=1e-12)
-    assert "planted_row" in run("bench", "quick", "--dry-run")
+    assert "planted_row" in run("bench", "toy2d", "--dry-run")

@@ -111,45 +111,25 @@ def evaluate(
     def opened(source: Any, count: int | None = None) -> Samples:
         return open_samples(source, n=count, seed=seed or 0, on_bad=on_bad, value_range=value_range, workers=workers, download=download)
 
-    ref: Samples | Moments = _statistics_file(reference) or opened(reference)
-    plan = _plan(base, ref, metrics, extractor, preprocess, n, seed, named)
+    moments = statistics_file(reference)
+    ref: Samples | Moments = moments if moments is not None else opened(reference)
+    plan = make_plan(base, ref, metrics, extractor, preprocess, n, seed, named)
     samples: dict[str, Samples] = {"gen": _take(opened(gen, plan.n), plan.n, plan, "samples")}
     if isinstance(ref, Samples):
         samples["ref"] = _take(ref, plan.n_ref, plan, "reference samples")
     for role, source in (("train", train), ("test", test)):
         if source is not None:
             samples[role] = opened(source)
-    _same_shape(samples)
-    engine = _Engine(samples, ref if isinstance(ref, Moments) else None, plan, device, weights, _open_cache(cache), workers or 1,
-                     batch_size or plan.shard, download, progress)
-    results, skipped, notes = engine.run_metrics()
-    warned = [w for role in samples for w in _with_role(role, samples[role].warnings)]
-    content = {
-        "subject": _describe(samples["gen"]),
-        "reference": _describe(ref) if isinstance(ref, Moments) else _describe(samples["ref"]),
-        "train": _describe(samples["train"]) if "train" in samples else None,
-        "test": _describe(samples["test"]) if "test" in samples else None,
-        "protocol": plan.to_dict(),
-        "extractors": engine.used(),
-        "results": results,
-        "skipped": skipped,
-        "warnings": list(dict.fromkeys(warned + notes)),
-        "environment": _run.environment(engine.device),
-    }
-    timing = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 3),
-        "extracted": engine.extracted,
-        "cached": engine.cached,
-    }
-    return _run.make(content, timing)
+    engine = Engine(samples, ref if isinstance(ref, Moments) else None, plan, device=device, weights=weights, cache=open_cache(cache),
+                    workers=workers or 1, chunk=batch_size or plan.shard, download=download, progress=progress)
+    return engine.run(started)
 
 
-def _open_cache(where: str | Path | None) -> Cache:
+def open_cache(where: str | Path | None) -> Cache:
     return Cache(_cache.cache_root() if where == "auto" else Path(where) if where is not None else None)
 
 
-def _statistics_file(reference: Any) -> Moments | None:
+def statistics_file(reference: Any) -> Moments | None:
     """The moments of a statistics file; None where the reference is not one."""
     if not isinstance(reference, str | Path) or Path(reference).suffix.lower() != ".npz" or not Path(reference).is_file():
         return None
@@ -165,7 +145,7 @@ def _statistics_file(reference: Any) -> Moments | None:
     return None
 
 
-def _plan(
+def make_plan(
     base: Protocol | None, ref: Samples | Moments, metrics: Sequence[str] | None, extractor: str | None, preprocess: str | None,
     n: int | None, seed: int, named: bool,
 ) -> Protocol:
@@ -238,20 +218,62 @@ def _describe(source: Samples | Moments) -> dict[str, Any]:
     return described | source.info
 
 
-class _Engine:
-    """One pass over the samples for all metrics: statistics are made when first needed and shared."""
+class Engine:
+    """One pass over the samples for all metrics: statistics are made when first needed and shared.
+
+    Args:
+        samples: role -> samples.
+        moments: the reference where it is a statistics file.
+        plan: the resolved protocol.
+        device: "auto", "cpu" or "cuda".
+        weights: file with the main extractor's weights.
+        cache: of extracted shards.
+        workers: reader threads.
+        chunk: samples that are read at once.
+        download: fetch missing weights.
+        progress: called with (what, done, total).
+
+    Raises:
+        DataError: images are compared with vectors.
+    """
 
     def __init__(
-        self, samples: Mapping[str, Samples], moments: Moments | None, plan: Protocol, device: str, weights: str | Path | None,
-        cache: Cache, workers: int, chunk: int, download: bool, progress: Progress | None,
+        self, samples: Mapping[str, Samples], moments: Moments | None, plan: Protocol, *, device: str = "auto",
+        weights: str | Path | None = None, cache: Cache, workers: int = 1, chunk: int = _protocol.SHARD, download: bool = False,
+        progress: Progress | None = None,
     ) -> None:
-        self.samples, self.moments, self.plan, self.cache = samples, moments, plan, cache
+        _same_shape(samples)
+        self.samples, self.moments, self.plan, self.cache = dict(samples), moments, plan, cache
         self.weights, self.workers, self.chunk, self.download, self.progress = weights, workers, chunk, download, progress
         self.device = _device(device)
         self.extracted = self.cached = 0
         self._extractors: dict[str, Extractor] = {}
         self._rows: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
         self._views: dict[tuple[str, str, type], Any] = {}
+
+    def run(self, started: float) -> Run:
+        """Extract what is needed, compute every metric and make the record; `started` is the perf_counter at the beginning."""
+        results, skipped, notes = self._metrics()
+        described = {role: _describe(found) for role, found in self.samples.items()}
+        content = {
+            "subject": described["gen"],
+            "reference": described.get("ref") if self.moments is None else _describe(self.moments),
+            "train": described.get("train"),
+            "test": described.get("test"),
+            "protocol": self.plan.to_dict(),
+            "extractors": {n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())},
+            "results": results,
+            "skipped": skipped,
+            "warnings": list(dict.fromkeys([w for role, found in self.samples.items() for w in _with_role(role, found.warnings)] + notes)),
+            "environment": _run.environment(self.device),
+        }
+        timing = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 3),
+            "extracted": self.extracted,
+            "cached": self.cached,
+        }
+        return _run.make(content, timing)
 
     # -- extraction ------------------------------------------------------------------------------------------------------------
 
@@ -263,9 +285,6 @@ class _Engine:
                 shape=self.samples["gen"].shape, download=self.download,
             )
         return self._extractors[name]
-
-    def used(self) -> dict[str, Any]:
-        return {n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())}
 
     def rows(self, role: str, name: str) -> dict[str, NDArray[Any]]:
         """Features and logits of a role's samples, from the cache where they are known."""
@@ -287,6 +306,12 @@ class _Engine:
         self._rows[role, name] = merged
         return merged
 
+    def give(self, role: str, samples: Samples, rows: Mapping[str, dict[str, NDArray[Any]]]) -> None:
+        """Put extracted rows in a role's place, extractor -> rows; what was derived from the earlier ones is forgotten."""
+        self.samples[role] = samples
+        self._rows = {k: v for k, v in self._rows.items() if k[0] != role} | {(role, name): found for name, found in rows.items()}
+        self._views = {k: v for k, v in self._views.items() if k[0] != role}
+
     def _shard(self, samples: Samples, extractor: "Extractor", start: int, stop: int) -> dict[str, NDArray[Any]]:
         cheap = extractor.weights is None
         k = "" if cheap else _cache.key(
@@ -297,10 +322,7 @@ class _Engine:
         if found is not None:
             self.cached += stop - start
             return found
-        parts = [o for chunk in self._chunks(samples, start, stop, extractor.batch) for o in forward(extractor, chunk)]
-        made = {"features": np.concatenate([p.features for p in parts])}
-        if parts[0].logits is not None:
-            made["logits"] = np.concatenate([p.logits for p in parts if p.logits is not None])
+        made = stack([o for chunk in self._chunks(samples, start, stop, extractor.batch) for o in forward(extractor, chunk)])
         self.extracted += stop - start
         if not cheap:
             self.cache.put(k, made)
@@ -339,7 +361,7 @@ class _Engine:
 
     # -- metrics ---------------------------------------------------------------------------------------------------------------
 
-    def run_metrics(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    def _metrics(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
         results: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         notes: list[str] = []
@@ -394,6 +416,14 @@ class _Engine:
                 "interval": got.interval, "bound": got.bound, "better": quantity.better, "unit": quantity.unit,
             })
             notes.extend(f"{label}: {note}" for note in got.notes)
+
+
+def stack(outputs: Sequence[Any]) -> dict[str, NDArray[Any]]:
+    """Outputs of consecutive batches as one array per view."""
+    made = {"features": np.concatenate([o.features for o in outputs])}
+    if outputs[0].logits is not None:
+        made["logits"] = np.concatenate([o.logits for o in outputs])
+    return made
 
 
 def forward(extractor: "Extractor", rows: NDArray[Any]) -> Iterator[Any]:

@@ -1,0 +1,360 @@
+"""Suites: train, sample, score; records and leaderboards come out, and a second run of the same command goes on where the first stopped.
+
+A suite is data: tasks (datasets under their protocols), baselines and a number of seeds. A cell is one (task, baseline, config, seed). Its
+record's place is `<out>/<protocol>/runs/`, its checkpoint's `<out>/models/`. A cell whose record is there, with the same config and the
+same protocol hash, is not computed again. A cell that fails is recorded under `<out>/<protocol>/failures/`, counted in the table, tried
+again next time, and does not stop the others.
+"""
+
+import json
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench import leaderboard, models, registry
+from genbench import protocol as _protocol
+from genbench.cache import write_atomic
+from genbench.errors import DataError, FailedError, GenbenchError, UsageError, near_miss
+from genbench.models import TrainingData
+from genbench.protocol import Protocol
+from genbench.run import Run, printable
+
+if TYPE_CHECKING:
+    from genbench.samples import Samples
+
+Progress = Callable[[str, int, int], None]
+
+# What a cell may die of without ending the suite. Interrupts and exits are not here; neither is anything that says the program itself is
+# broken beyond the cell.
+CELL_FAULTS = (
+    GenbenchError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError, Warning,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset of a suite.
+
+    Args:
+        dataset: its name.
+        kind: "images" or "vectors".
+        protocol: a protocol or its name; None for the newest of the dataset's own, "<dataset>-<version>".
+    """
+
+    dataset: str
+    kind: str
+    protocol: str | Protocol | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What `genbench bench NAME` runs.
+
+    Args:
+        name: of the suite.
+        summary: one line.
+        tasks: datasets.
+        baselines: names; None for every baseline that has a recipe.
+        seeds: training seeds per baseline.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[Task, ...]
+    baselines: tuple[str, ...] | None = None
+    seeds: int = 3
+
+
+QUICK = ("test_set", "train_replay", "train_noise", "one_class", "blurred", "uniform_noise", "gmm", "kde", "independent")
+TOYS = ("ring8", "ring8-r2", "two-gaussians", "grid25", "moons", "checkerboard", "pinwheel", "swissroll")
+# The distances between all pairs of 10,000 points would take the quick suite half an hour; 2,000 tell the same story.
+RING8_QUICK = Protocol("ring8-quick-1", "ring8/train", ("fid", "kid", "prdc"), "identity", n=2000, n_ref=2000)
+SUITES = {
+    s.name: s
+    for s in (
+        Suite("quick", "controls and classical models on ring8 and digits, no download",
+              (Task("ring8", "vectors", RING8_QUICK), Task("digits", "images")), QUICK, 2),
+        Suite("toy2d", "every baseline on the 2-D toys", tuple(Task(t, "vectors") for t in TOYS)),
+        Suite("digits", "every baseline on scikit-learn's digits", (Task("digits", "images"),)),
+        Suite("mnist", "every baseline on MNIST", (Task("mnist", "images"),)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work.
+
+    Args:
+        task: dataset and protocol.
+        protocol: resolved.
+        baseline: name.
+        module: the baseline's module.
+        config: resolved settings.
+        seed: of training and of sampling.
+        board: folder of its record.
+        done: its record, if there is one.
+    """
+
+    task: Task
+    protocol: Protocol
+    baseline: str
+    module: types.ModuleType
+    config: models.Config
+    seed: int
+    board: Path
+    done: Run | None
+
+    @property
+    def label(self) -> str:
+        """For people and file names: no character that a file system minds."""
+        return f"{self.baseline}-{self.config.hash[:8]}-seed{self.seed}"
+
+    @property
+    def failure(self) -> Path:
+        """Where a failure is recorded."""
+        return self.board / "failures" / f"{self.label}.json"
+
+
+def find(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UsageError: there is none; the message has the near miss.
+    """
+    if name not in SUITES:
+        raise near_miss(name, SUITES, "suite")
+    return SUITES[name]
+
+
+def protocol_of(task: Task) -> Protocol:
+    """The task's protocol: the one it gives or names, else the newest of the dataset's own.
+
+    Raises:
+        UsageError: the dataset has no protocol "<dataset>-<version>".
+    """
+    if isinstance(task.protocol, str):
+        return _protocol.protocol(task.protocol).resolved()
+    if task.protocol is not None:
+        return task.protocol.resolved()
+    own: dict[str, Protocol] = getattr(registry.dataset(task.dataset), "PROTOCOLS", {})
+    parts = [(p, p.name.rpartition("-")) for p in own.values()]
+    versions = {int(last): p for p, (first, _, last) in parts if first == task.dataset and last.isdigit()}
+    if not versions:
+        raise UsageError(f"dataset {task.dataset} has no protocol of its own; add {task.dataset}-1 to PROTOCOLS in its file")
+    return versions[max(versions)].resolved()
+
+
+def plan(
+    chosen: Suite, folder: Path, *, only: Sequence[str] = (), seeds: int | None = None
+) -> tuple[list[Cell], list[tuple[str, str, str]]]:
+    """The suite's cells, and what is left out: (dataset, baseline, why).
+
+    Args:
+        chosen: the suite.
+        folder: where the boards are, to see what is done.
+        only: names of baselines; none for the suite's own. An installed baseline that the suite does not list may be named too.
+        seeds: training seeds per baseline.
+    """
+    count = chosen.seeds if seeds is None else seeds
+    if count < 1:
+        raise UsageError(f"seeds is at least 1, found {count}")
+    installed = registry.modules("baselines")
+    for name in only:
+        if name not in installed:
+            raise near_miss(name, installed, "baseline")
+    names = list(dict.fromkeys(only)) or list(chosen.baselines if chosen.baselines is not None else installed)
+    shape = {"images": (1, 1, 1), "vectors": (1,)}
+    cells: list[Cell] = []
+    left_out: list[tuple[str, str, str]] = []
+    for task in chosen.tasks:
+        found = protocol_of(task)
+        board = folder / found.name
+        done = _done(board)
+        for name in names:
+            module = registry.module("baselines", name)
+            config = models.recipe(module, task.dataset, shape[task.kind])
+            if config is None:
+                left_out.append((task.dataset, name, f"no recipe for {task.kind}; it has {', '.join(module.RECIPES)}"))
+                continue
+            for seed in range(count):
+                key = _key(name, config.to_dict(), seed, found.hash)
+                cells.append(Cell(task, found, name, module, config, seed, board, done.get(key)))
+    return cells, left_out
+
+
+def _key(baseline: str, config: Any, seed: int, protocol_hash: str) -> str:
+    return json.dumps([baseline, config, seed, protocol_hash], sort_keys=True)
+
+
+def _done(board: Path) -> dict[str, Run]:
+    """The records of a board by cell. A damaged one is said and left aside: its cell is computed again."""
+    found = {}
+    for path in sorted((board / "runs").glob("*.json")):
+        try:
+            run = Run.load(path)
+        except DataError as e:
+            print(f"genbench: {printable(e)}; set aside as {printable(path.name)}.damaged and computed again", file=sys.stderr)
+            path.replace(path.with_name(path.name + ".damaged"))
+            continue
+        baseline = run.record["subject"].get("baseline")
+        if baseline:
+            found[_key(baseline["name"], baseline["config"], baseline["seed"], run.record["protocol"]["hash"])] = run
+    return found
+
+
+def bench(
+    suite: str | Suite, *, only: Sequence[str] = (), seeds: int | None = None, dry_run: bool = False, out: str | Path | None = None,
+    publish: bool = False, cache: str | Path | None = "auto", progress: Progress | None = None,
+) -> list[Run]:
+    """Train, sample and score every cell of a suite that has no record yet; write leaderboards and print them.
+
+    Args:
+        suite: a name ("quick"), or one made by hand.
+        only: names of the baselines to run; none for all of the suite's.
+        seeds: training seeds per baseline; None for the suite's own.
+        dry_run: print the plan and stop; torch is not imported.
+        out: folder for records, tables and checkpoints; None for ./genbench-runs/SUITE.
+        publish: write records and tables into the project's leaderboards/ instead.
+        cache: folder for extracted features; "auto" for the user's cache folder, None for no cache.
+        progress: called with (what, done, total).
+
+    Returns:
+        The records of all cells, in the plan's order, those that were there before included.
+
+    Raises:
+        UsageError: an unknown suite or baseline.
+        MissingError: a dataset is not there; nothing has been trained then.
+        FailedError: at least one cell failed; the others were kept.
+    """
+    chosen = find(suite) if isinstance(suite, str) else suite
+    work = Path(out) if out is not None else Path("genbench-runs") / chosen.name
+    boards = _published() if publish else work
+    cells, left_out = plan(chosen, boards, only=only, seeds=seeds)
+    if dry_run:
+        _show_plan(chosen, cells, left_out, boards)
+        return []
+    for dataset, name, why in left_out:
+        print(f"left out: {name} on {dataset}: {why}", file=sys.stderr)
+    data = {c.task.dataset: open_data(c.task) for c in cells if c.done is None}  # before any training, in case one is missing
+    runs: list[Run] = []
+    failed: list[str] = []
+    for i, cell in enumerate(cells):
+        if progress:
+            progress(f"bench {chosen.name}", i, len(cells))
+        if cell.done is not None:
+            runs.append(cell.done)
+            continue
+        try:
+            run = run_cell(cell, data[cell.task.dataset], work / "models", cache)
+        except CELL_FAULTS as e:
+            why = f"{type(e).__name__}: {e}"
+            failed.append(f"{cell.baseline} on {cell.task.dataset}, seed {cell.seed}: {why}")
+            write_atomic(cell.failure, (json.dumps(_failure(cell, why), indent=1, sort_keys=True) + "\n").encode())
+            print(f"genbench: failed: {printable(failed[-1])}", file=sys.stderr)
+            continue
+        run.save(cell.board / "runs")
+        cell.failure.unlink(missing_ok=True)
+        runs.append(run)
+    if progress:
+        progress(f"bench {chosen.name}", len(cells), len(cells))
+    for board in dict.fromkeys(c.board for c in cells):
+        if (board / "runs").is_dir() or (board / "failures").is_dir():
+            (board / "runs").mkdir(exist_ok=True)
+            leaderboard.write(board)
+            leaderboard.show(leaderboard.tables(board))
+            print(f"records and tables: {printable(board)}\n")
+    if failed:
+        raise FailedError(f"{len(failed)} of {len(cells)} cells failed; the others were kept. Run the same command again to retry:\n  "
+                          + "\n  ".join(failed))
+    return runs
+
+
+def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | None) -> Run:
+    """Train, save, sample and score one cell.
+
+    Args:
+        cell: what to do.
+        data: of its task.
+        folder: for the checkpoint.
+        cache: of extracted features.
+    """
+    from genbench.evaluation import evaluate
+
+    started = time.perf_counter()
+    model: models.Model = cell.module.train(cell.config, data, seed=cell.seed, out=None)
+    seconds = time.perf_counter() - started
+    provenance = models.describe(cell.baseline, cell.module, model, passed={}, seed=cell.seed, dataset=cell.task.dataset)
+    models.save_model(folder / cell.protocol.name / cell.label, model, provenance)
+    n = cell.protocol.n or len(data.test if data.test is not None else data.train)
+    roles = {role for spec in cell.protocol.specs for role in registry.metric(spec.name).needs}
+    run = evaluate(
+        generated(model, n, seed=cell.seed, provenance=provenance), protocol=cell.protocol, cache=cache,
+        train=data.train if "train" in roles else None, test=data.test if "test" in roles else None,
+    )
+    run.record["timing"]["training_seconds"] = round(seconds, 3)  # timing is no part of the record's id
+    return run
+
+
+def generated(model: models.Model, n: int, *, seed: int, provenance: dict[str, Any]) -> "Samples":
+    """n samples of a model as a set to score, with the model's provenance for the record."""
+    from genbench.samples import open_samples
+
+    model.provenance = dict(provenance)
+    found = open_samples(model, n=n, seed=seed)
+    found.name = provenance["name"]
+    return found
+
+
+def open_data(task: Task) -> TrainingData:
+    """The splits of a task's dataset.
+
+    Raises:
+        MissingError: the dataset is not there.
+    """
+    from genbench.samples import open_samples
+
+    splits = registry.dataset(task.dataset).SPLITS
+    opened = {s: open_samples(f"{task.dataset}/{s}") for s in ("train", "test", "valid") if s in splits}
+    if "train" not in opened:
+        raise UsageError(f"dataset {task.dataset} has no training split, it has {', '.join(splits)}; a suite needs one")
+    data = TrainingData(task.dataset, opened["train"], opened.get("test"), opened.get("valid"))
+    if data.images != (task.kind == "images"):
+        raise UsageError(f"the suite says that {task.dataset} has {task.kind}, its shape is {data.shape}; mend the suite")
+    return data
+
+
+def _published() -> Path:
+    home = leaderboard.home()
+    if home.name.startswith("_"):
+        raise UsageError("--publish writes into a checkout's leaderboards/, this genbench is installed; run it from a clone, or pass --out")
+    return home
+
+
+def _failure(cell: Cell, why: str) -> dict[str, Any]:
+    return {
+        "baseline": cell.baseline, "family": cell.module.FAMILY, "role": models.role(cell.module), "config": cell.config.to_dict(),
+        "seed": cell.seed, "dataset": cell.task.dataset, "protocol": cell.protocol.name, "protocol_hash": cell.protocol.hash, "error": why,
+    }
+
+
+def _show_plan(chosen: Suite, cells: Sequence[Cell], left_out: Sequence[tuple[str, str, str]], boards: Path) -> None:
+    from genbench.report import show_listing
+
+    print(f"suite {chosen.name}: {chosen.summary}")
+    rows: dict[tuple[str, str], list[Cell]] = {}
+    for c in cells:
+        rows.setdefault((c.task.dataset, c.baseline), []).append(c)
+    show_listing(
+        ["dataset", "protocol", "baseline", "family", "role", "seeds", "to do"],
+        [[dataset, f"{group[0].protocol.name} {group[0].protocol.hash}", name, group[0].module.FAMILY, models.role(group[0].module),
+          str(len(group)), str(sum(c.done is None for c in group))] for (dataset, name), group in rows.items()],
+    )
+    for dataset, name, why in left_out:
+        print(f"left out: {name} on {dataset}: {why}")
+    print(f"{sum(c.done is None for c in cells)} of {len(cells)} cells to do; records and tables go to {printable(boards)}")

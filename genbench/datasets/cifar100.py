@@ -1,0 +1,27 @@
+"""CIFAR-100: 32×32 colour photographs, in torchvision's layout."""
+
+from pathlib import Path
+
+from genbench.protocol import Protocol
+from genbench.samples import Samples, load_cifar
+
+SPLITS = ("train", "test")
+DEFAULT = "train"
+SUMMARY = "photographs of 100 classes, 32×32 colour, 50,000 / 10,000"
+SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
+EXTRACTOR = "inception"
+PROTOCOLS = {"cifar100-1": Protocol("cifar100-1", "cifar100/train", ("fid", "kid", "inception_score", "prdc"), "inception", n=50_000)}
+
+
+def load(name: str, split: str, *, seed: int = 0, n: int | None = None, root: Path | None = None, download: bool = False) -> Samples:
+    """A split, through torchvision's reader, which checks the files' md5 sums before it reads them.
+
+    Args:
+        name: "cifar100".
+        split: train or test.
+        seed: of the subset of n.
+        n: how many; None for all.
+        root: the data folder; None for GENBENCH_DATA or the cache's.
+        download: fetch the files with torchvision where they are missing.
+    """
+    return load_cifar(name, split, SPLITS, "CIFAR100", seed=seed, n=n, root=root, download=download)

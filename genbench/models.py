@@ -1,0 +1,460 @@
+"""What a baseline is made of: Sampler and Density protocols, Config, Model, TrainingData, and checkpoints that run no code.
+
+A checkpoint ("run folder") is two files, never a pickle:
+
+    model.json          name, family, resolved and passed settings, seed, shape, sha256 of the arrays
+    model.safetensors   the arrays
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.errors import DataError, UsageError, near_miss
+
+if TYPE_CHECKING:
+    from genbench.samples import Samples
+
+FORMAT = 1
+ROLES = ("model", "ceiling", "floor", "planted", "diagnostic")
+"""How a leaderboard shows a baseline: a contestant; the best that is possible; a level that every model must beat; a planted cheat;
+a control with one known defect."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Anything that draws samples."""
+
+    def sample(self, n: int, *, seed: int) -> NDArray[Any]:
+        """n samples: uint8 (n, c, h, w) or float64 (n, d)."""
+        ...
+
+
+@runtime_checkable
+class Density(Protocol):
+    """Anything that knows log p(x), or a bound on it."""
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions that a log-likelihood is spread over."""
+        ...
+
+    @property
+    def bound(self) -> str | None:
+        """What log_prob is to log p: exact, lower, upper, estimate."""
+        ...
+
+    def log_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """log p(x) in nats, (n,)."""
+        ...
+
+
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """The random generator of (seed, key...): independent streams, whoever asks first.
+
+    Args:
+        seed: not negative.
+        key: what the stream is for, e.g. the shard's index.
+    """
+    if seed < 0:
+        raise UsageError(f"a seed is a whole number from 0 on, found {seed}")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of a baseline's settings: a frozen dataclass whose every field has a default."""
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings by name; values are checked against the fields' types.
+
+        Raises:
+            UsageError: an unknown setting (with the near miss), or a value of the wrong type.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise near_miss(key, known or ["(it has no settings)"], "setting")
+        try:
+            return TypeAdapter(cls).validate_python(dict(settings))
+        except ValidationError as e:
+            first = e.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise UsageError(f"setting {where}: {first['msg']}, found {first['input']!r}") from e
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as JSON holds them: tuples are lists."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of all settings."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a baseline may learn from.
+
+    Args:
+        name: the dataset's name.
+        train: the training split.
+        test: the test split: for oracles only, no model may fit on it or choose by it.
+        valid: the split to choose settings on; None where the dataset has none.
+    """
+
+    name: str
+    train: "Samples"
+    test: "Samples | None" = None
+    valid: "Samples | None" = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w) of images or (d,) of vectors."""
+        return tuple(self.train.shape)
+
+    @property
+    def images(self) -> bool:
+        """Whether the samples are images."""
+        return len(self.train.shape) == 3
+
+    def fit_and_valid(self, *, seed: int, share: float = 0.1) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Rows to fit on and rows to choose settings by: the validation split, else a seeded share of the training split."""
+        rows = read_all(self.train)
+        if self.valid is not None:
+            return rows, read_all(self.valid)
+        order = generator(seed, 1).permutation(len(rows))
+        held = max(1, round(share * len(rows)))
+        if held >= len(rows):
+            raise DataError(f"{self.name}: at least 2 training samples are needed to choose settings, found {len(rows)}")
+        return rows[np.sort(order[held:])], rows[np.sort(order[:held])]
+
+
+def class_labels(data: TrainingData) -> NDArray[np.int64]:
+    """Class of every training sample; for a toy without labels the nearest mode of its law.
+
+    Raises:
+        DataError: the data have neither.
+    """
+    if data.train.labels is not None:
+        return np.asarray(data.train.labels, np.int64)
+    from genbench import registry
+
+    law = getattr(registry.dataset(data.name), "toy", None) if data.name in registry.datasets() else None
+    modes = law(data.name).modes if law is not None else None
+    if modes is None:
+        raise DataError(f"{data.name} has no labels and no separate modes; leave out the controls that need classes")
+    return np.asarray(((read_all(data.train)[:, None] - modes[0]) ** 2).sum(axis=2).argmin(axis=1), np.int64)
+
+
+def read_all(samples: "Samples") -> NDArray[Any]:
+    """All samples of a set in memory."""
+    return np.asarray(samples.read(0, len(samples)))
+
+
+def levels(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """The grey values that a quantised image set uses: 17 for digits, all 256 where more than half of them are seen."""
+    seen = np.unique(images)
+    if seen.dtype != np.uint8:
+        raise DataError(f"images are uint8, found {seen.dtype}")
+    return seen if len(seen) <= 128 else np.arange(256, dtype=np.uint8)
+
+
+def to_levels(images: NDArray[Any], known: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Index of every pixel's grey value among the known ones.
+
+    Raises:
+        DataError: a grey value that the model does not know; names the image.
+    """
+    table = np.full(256, -1, np.int64)
+    table[known] = np.arange(len(known))
+    found = table[images]
+    if (found < 0).any():
+        first = int(np.flatnonzero((found < 0).reshape(len(found), -1).any(axis=1))[0])
+        raise DataError(f"the model knows {len(known)} grey values, image {first} has others; quantise the images as the training data are")
+    return found
+
+
+class Model(ABC):
+    """Base of a trained baseline.
+
+    The i-th sample depends on (seed, i // SHARD) alone and on its place in that shard: the same samples come whatever the batch size,
+    the number of workers, or how many are asked for.
+
+    Args:
+        config: the resolved settings.
+        shape: (c, h, w) for images, (d,) for vectors.
+        notes: warnings for readers of the results, e.g. "EM had not converged".
+        chosen: settings that training chose among the config's candidates.
+    """
+
+    SHARD: ClassVar[int] = 256
+    PREFIX: ClassVar[bool] = True  # sample(n)[:m] is sample(m); False where the draws depend on n
+
+    def __init__(
+        self, config: Any, shape: tuple[int, ...], *, notes: tuple[str, ...] = (), chosen: Mapping[str, Any] | None = None
+    ) -> None:
+        self.config = config
+        self.shape = tuple(int(s) for s in shape)
+        self.notes = tuple(notes)
+        self.chosen = dict(chosen or {})
+        self.provenance: dict[str, Any] = {}
+
+    @abstractmethod
+    def shard(self, index: int, seed: int) -> NDArray[Any]:
+        """The samples index·SHARD ... (index+1)·SHARD − 1; fewer only where the model can give no more."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that was learnt, by name."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
+        """The model of `arrays()`."""
+
+    def sample(self, n: int, *, seed: int, start: int = 0) -> NDArray[Any]:
+        """Samples start ... start + n − 1 of the stream that `seed` names.
+
+        Args:
+            n: how many, at least 1.
+            seed: not negative.
+            start: the first one's index, so that workers can share the stream.
+
+        Returns:
+            uint8 (n, c, h, w) or float64 (n, d).
+
+        Raises:
+            DataError: the model cannot give so many.
+        """
+        if n < 1 or start < 0:
+            raise UsageError(f"sample n >= 1 from start >= 0 on, found n = {n}, start = {start}")
+        parts = []
+        for index in range(start // self.SHARD, (start + n - 1) // self.SHARD + 1):
+            offset = index * self.SHARD
+            parts.append(self.shard(index, seed)[max(0, start - offset) : start + n - offset])
+        out = np.concatenate(parts)
+        if len(out) != n:
+            raise DataError(f"{n:,} samples were asked for from {start:,} on, the model has {len(out):,}; ask for fewer")
+        return out
+
+    # -- likelihood: a model without one leaves these alone ------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> str | None:
+        """What log_prob is to log p(x): "exact", "lower", "upper" or "estimate"; None where the model has no density."""
+        return None
+
+    @property
+    def measure(self) -> str:
+        """"mass" of grey values for images, "density" for vectors."""
+        return "mass" if len(self.shape) == 3 else "density"
+
+    @property
+    def dims(self) -> int:
+        """Pixels × channels, or the vector's length."""
+        return int(np.prod(self.shape))
+
+    def log_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """log p(x) in nats, (n,)."""
+        raise UsageError(f"{type(self).__module__.rpartition('.')[2]} has no likelihood; it can only sample")
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnt values: the elements of all arrays."""
+        return int(sum(a.size for a in self.arrays().values()))
+
+    def check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The rows as they were given, if they have the model's shape and type."""
+        x = np.asarray(x)
+        wanted = np.uint8 if len(self.shape) == 3 else np.float64
+        if x.shape[1:] != self.shape or x.dtype != wanted:
+            raise DataError(f"expected rows of shape {self.shape} and type {np.dtype(wanted).name}, found {x.shape[1:]} and {x.dtype}")
+        return x
+
+
+class Replay(Model):
+    """Stored items in a seeded order: the base of controls that change or repeat real data.
+
+    Args:
+        config: the settings.
+        items: (k, ...) what is replayed.
+        shape: of one item.
+        cycle: start again in a new order after k items; False: asking for more than k is an error.
+    """
+
+    cycle: ClassVar[bool] = False
+
+    def __init__(self, config: Any, items: NDArray[Any], shape: tuple[int, ...]) -> None:
+        super().__init__(config, shape)
+        if len(items) == 0:
+            raise DataError("there is nothing to replay; give at least one sample")
+        self.items = items
+        self._order: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def order(self, seed: int, turn: int) -> NDArray[np.int64]:
+        """The items' order in the turn-th pass."""
+        if (seed, turn) not in self._order:
+            self._order = {(seed, turn): generator(seed, 0, turn).permutation(len(self.items))}  # only the last: shards are asked in order
+        return self._order[seed, turn]
+
+    def picked(self, index: int, seed: int) -> NDArray[np.int64]:
+        """Which items make up a shard."""
+        k, first = len(self.items), index * self.SHARD
+        last = first + self.SHARD if self.cycle else min(first + self.SHARD, k)
+        if last <= first:
+            return np.empty(0, np.int64)
+        return np.concatenate([self.order(seed, t)[max(0, first - t * k) : last - t * k] for t in range(first // k, -(-last // k))])
+
+    def shard(self, index: int, seed: int) -> NDArray[Any]:
+        return self.items[self.picked(index, seed)]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"items": self.items}
+
+    @classmethod
+    def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
+        return cls(config, arrays["items"], shape)
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------------------------
+
+
+def recipe(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...]) -> Any | None:
+    """The Config of a baseline for a dataset: by name, else by kind ("images", "vectors"), else "*"; None where it does not apply."""
+    recipes: Mapping[str, Any] = module.RECIPES
+    for key in (dataset, "images" if len(shape) == 3 else "vectors", "*"):
+        if key in recipes:
+            return recipes[key]
+    return None
+
+
+def role(module: types.ModuleType | Any) -> str:
+    """How a leaderboard shows the baseline; see ROLES."""
+    found = str(getattr(module, "ROLE", "model"))
+    if found not in ROLES:
+        raise near_miss(found, ROLES, "role of a baseline")
+    return found
+
+
+def describe(
+    name: str, module: types.ModuleType | Any, model: Model, *, passed: Mapping[str, Any], seed: int, dataset: str
+) -> dict[str, Any]:
+    """The provenance that goes into a record's `subject.baseline`."""
+    return {
+        "name": name, "family": module.FAMILY, "role": role(module), "dataset": dataset, "config": model.config.to_dict(),
+        "passed": json.loads(json.dumps(dict(passed))), "seed": seed, "parameters": model.parameters, "bound": model.bound,
+        "chosen": json.loads(json.dumps(model.chosen)), "notes": list(model.notes),
+    }
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What model.json holds; unknown keys are an error, so that a damaged file is noticed."""
+
+    format: int
+    shape: tuple[int, ...]
+    baseline: dict[str, Any]
+    sha256: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Whole or not at all: a killed process leaves no half checkpoint.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
+def save_model(folder: str | Path, model: Model, provenance: Mapping[str, Any] | None = None, **extra: Any) -> Path:
+    """Write a checkpoint; model.json last, so that a folder with it is whole.
+
+    Args:
+        folder: is made where it does not exist.
+        model: what to save.
+        provenance: from `describe`; None for the model's own.
+        extra: more JSON to keep, e.g. training_seconds.
+
+    Returns:
+        The folder.
+    """
+    from safetensors.numpy import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({k: np.ascontiguousarray(v) for k, v in model.arrays().items()})
+    found = dict(provenance if provenance is not None else model.provenance)
+    if "name" not in found:
+        raise UsageError("save_model needs the provenance with the baseline's name; pass describe(...)")
+    saved = _Saved(FORMAT, model.shape, found, hashlib.sha256(data).hexdigest(), dict(extra))
+    (folder / "model.json").unlink(missing_ok=True)
+    _write(folder / "model.safetensors", data)
+    _write(folder / "model.json", (json.dumps(dataclasses.asdict(saved), indent=1, sort_keys=True) + "\n").encode())
+    return folder
+
+
+def load_model(folder: str | Path, module: types.ModuleType | Any | None = None) -> Model:
+    """Read a checkpoint. No code comes from the folder: the baseline's module is the installed one, or the one passed.
+
+    Args:
+        folder: with model.json and model.safetensors.
+        module: the baseline's module, for one that is not installed.
+
+    Returns:
+        The model; its `provenance` is what was saved with it.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        UsageError: the baseline is not installed.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from genbench import registry
+
+    folder = Path(folder)
+    path = folder / "model.json"
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        saved = _Saved(**raw)
+    except FileNotFoundError as e:
+        raise DataError(f"{folder}: a trained baseline's folder has model.json, found none; train it again") from e
+    except (OSError, ValueError, TypeError) as e:
+        raise DataError(f"{path}: not a readable checkpoint ({e}); train the baseline again") from e
+    if not isinstance(saved.format, int) or saved.format > FORMAT:
+        raise DataError(f"{path}: written by a newer genbench (format {saved.format}, this one reads up to {FORMAT}); upgrade genbench")
+    try:
+        data = (folder / "model.safetensors").read_bytes()
+        arrays = load(data) if hashlib.sha256(data).hexdigest() == saved.sha256 else None
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{folder}/model.safetensors: not readable ({e}); train the baseline again") from e
+    if arrays is None:
+        raise DataError(f"{folder}/model.safetensors: its sha256 is not the one in model.json; train the baseline again")
+    if not isinstance(saved.baseline, dict) or not {"name", "config"} <= set(saved.baseline):
+        raise DataError(f"{path}: expected the baseline's name and config, found {saved.baseline!r}; train the baseline again")
+    home = module if module is not None else registry.module("baselines", str(saved.baseline["name"]))
+    config = home.Config.from_dict(saved.baseline["config"])
+    model: Model = home.Model.from_arrays(config, arrays, tuple(saved.shape))
+    model.notes = tuple(saved.baseline.get("notes", ()))
+    model.chosen = dict(saved.baseline.get("chosen", {}))
+    model.provenance = dict(saved.baseline)
+    return model
