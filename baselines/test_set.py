@@ -18,7 +18,7 @@ from genbench.models import TrainingData, read_all
 
 FAMILY = "control"
 ROLE = "ceiling"
-SUMMARY = "real test images: the best score that is possible"
+SUMMARY = "real test samples: the best score that is possible"
 SOURCE = "genbench"
 
 

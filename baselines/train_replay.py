@@ -17,7 +17,7 @@ from genbench.models import TrainingData, read_all
 
 FAMILY = "control"
 ROLE = "planted"
-SUMMARY = "training images again: a planted memoriser"
+SUMMARY = "training samples again: a planted memoriser"
 SOURCE = "arXiv:2004.05675"
 
 

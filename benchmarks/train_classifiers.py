@@ -29,10 +29,32 @@ from genbench.extractors import digits, mnist
 
 WEIGHTS = Path(mnist.__file__).parent / "_weights"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "mnist": {"seed": 0, "epochs": 14, "batch": 128, "lr": 4e-3, "weight_decay": 0.02, "warmup": 0.2, "ema": 0.999,
-              "rotate": 10.0, "scale": 0.1, "shift": 2.0, "shear": 6.0},
-    "digits": {"seed": 0, "epochs": 60, "batch": 50, "lr": 4e-3, "weight_decay": 0.05, "warmup": 0.2, "ema": 0.995,
-               "rotate": 10.0, "scale": 0.1, "shift": 0.7, "shear": 6.0},
+    "mnist": {
+        "seed": 0,
+        "epochs": 14,
+        "batch": 128,
+        "lr": 4e-3,
+        "weight_decay": 0.02,
+        "warmup": 0.2,
+        "ema": 0.999,
+        "rotate": 10.0,
+        "scale": 0.1,
+        "shift": 2.0,
+        "shear": 6.0,
+    },
+    "digits": {
+        "seed": 0,
+        "epochs": 60,
+        "batch": 50,
+        "lr": 4e-3,
+        "weight_decay": 0.05,
+        "warmup": 0.2,
+        "ema": 0.995,
+        "rotate": 10.0,
+        "scale": 0.1,
+        "shift": 0.7,
+        "shear": 6.0,
+    },
 }
 Split = tuple[torch.Tensor, torch.Tensor]  # (n, 1, h, w) uint8, (n,) int64
 
@@ -50,8 +72,11 @@ def data(name: str) -> dict[str, Split]:
     if name == "mnist":
         root = Path(os.environ["GENBENCH_DATA"]) / "MNIST" / "raw"
         x, y = read_idx(root / "train-images-idx3-ubyte"), read_idx(root / "train-labels-idx1-ubyte")
-        parts = {"train": (x[:-5000], y[:-5000]), "valid": (x[-5000:], y[-5000:]),
-                 "test": (read_idx(root / "t10k-images-idx3-ubyte"), read_idx(root / "t10k-labels-idx1-ubyte"))}
+        parts = {
+            "train": (x[:-5000], y[:-5000]),
+            "valid": (x[-5000:], y[-5000:]),
+            "test": (read_idx(root / "t10k-images-idx3-ubyte"), read_idx(root / "t10k-labels-idx1-ubyte")),
+        }
     else:
         from sklearn.datasets import load_digits
 
@@ -151,14 +176,28 @@ def train(name: str, state: Path | None, settings: dict[str, Any], budget: float
         print(f"epoch {epoch + 1:3d}  loss {total / steps:.4f}  valid {100 * history[-1]['valid']:.2f} %  {spent:.0f} CPU-s", flush=True)
         if state is not None:
             temporary = state.with_suffix(".part")
-            torch.save({"settings": s, "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-                        "epoch": epoch + 1, "seconds": spent, "history": history}, temporary)
+            torch.save(
+                {
+                    "settings": s,
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "epoch": epoch + 1,
+                    "seconds": spent,
+                    "history": history,
+                },
+                temporary,
+            )
             os.replace(temporary, state)
         if budget is not None and spent > budget and epoch + 1 < s["epochs"]:
             print("time budget reached; run the same command again to go on")
             return None
-    report = {"valid_accuracy": accuracy(average, splits["valid"]), "test_accuracy": accuracy(average, splits["test"]),
-              "n": {k: len(v[1]) for k, v in splits.items()}, "cpu_seconds": round(seconds + time.process_time() - began)}
+    report = {
+        "valid_accuracy": accuracy(average, splits["valid"]),
+        "test_accuracy": accuracy(average, splits["test"]),
+        "n": {k: len(v[1]) for k, v in splits.items()},
+        "cpu_seconds": round(seconds + time.process_time() - began),
+    }
     return average, report
 
 
@@ -176,10 +215,18 @@ def ship(name: str, model: Classifier, report: dict[str, Any], settings: dict[st
     path = folder / f"{name}.safetensors"
     save_file({k: v.contiguous() for k, v in plain.state_dict().items()}, path)
     path.chmod(0o644)
-    sheet = {"extractor": name, "sha256": sha256_file(path), "parameters": sum(p.numel() for p in plain.parameters()),
-             "seed": settings["seed"], **report, "script": "benchmarks/train_classifiers.py", "settings": settings,
-             "torch": torch.__version__.partition("+")[0],
-             "threads": torch.get_num_threads(), "licence": "Apache-2.0"}
+    sheet = {
+        "extractor": name,
+        "sha256": sha256_file(path),
+        "parameters": sum(p.numel() for p in plain.parameters()),
+        "seed": settings["seed"],
+        **report,
+        "script": "benchmarks/train_classifiers.py",
+        "settings": settings,
+        "torch": torch.__version__.partition("+")[0],
+        "threads": torch.get_num_threads(),
+        "licence": "Apache-2.0",
+    }
     path.with_suffix(".json").write_text(json.dumps(sheet, indent=2) + "\n")
     print(json.dumps(sheet, indent=2))
 

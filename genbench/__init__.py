@@ -1,8 +1,8 @@
 """genbench: evaluate generative models; every number has an interval, a protocol and a record.
 
-    import genbench
-    run = genbench.evaluate("samples/", reference="mnist", extractor="mnist")
-    run["fid_debiased"].value, run["fid_debiased"].low, run["fid_debiased"].high
+import genbench
+run = genbench.evaluate("samples/", reference="mnist", extractor="mnist")
+run["fid_debiased"].value, run["fid_debiased"].low, run["fid_debiased"].high
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from genbench.samples import open_samples as open_samples
 
 _HOME = {
-    "DataError": "errors", "Estimate": "estimate", "GenbenchError": "errors", "MissingError": "errors", "Monitor": "monitor",
-    "Protocol": "protocol", "Run": "run", "UsageError": "errors", "evaluate": "evaluation", "open_samples": "samples",
+    "DataError": "errors",
+    "Estimate": "estimate",
+    "GenbenchError": "errors",
+    "MissingError": "errors",
+    "Monitor": "monitor",
+    "Protocol": "protocol",
+    "Run": "run",
+    "UsageError": "errors",
+    "evaluate": "evaluation",
+    "open_samples": "samples",
 }
 __all__ = sorted(_HOME)
 

@@ -31,6 +31,8 @@ BOMB_BYTES = 16 * 2**20
 """Members below this size are no bomb, whatever their ratio: a blank bitmap compresses well."""
 BOMB_STREAM_BYTES = 2**30
 """The same for a whole compressed tar."""
+HEADER_BYTES = 2**24
+"""Bytes of one header of a tar archive, long names included."""
 
 _LITTER = {b".ds_store", b"thumbs.db", b"ehthumbs.db", b"desktop.ini", b".directory", b".localized", b"icon\r"}
 _LITTER_FOLDERS = {b"__macosx", b".ipynb_checkpoints", b".git", b".trashes", b".spotlight-v100", b".fseventsd", b"@eadir", b"$recycle.bin"}
@@ -537,9 +539,10 @@ class _Stream:
                 break
         return self._at
 
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_BYTES:  # tarfile reads extended headers whole
-            raise tarfile.ReadError(f"a block of {size:,} bytes, the limit is {MAX_BYTES:,}")
+    def read(self, size: int, limit: int = HEADER_BYTES) -> bytes:
+        """The next bytes; the limit is for tarfile, which reads extended headers whole."""
+        if not 0 <= size <= limit:
+            raise tarfile.ReadError(f"a block of {size:,} bytes, the limit is {limit:,}")
         self.last = self._file.read(size)
         self._at += len(self.last)
         if self.compressed and self._at > BOMB_STREAM_BYTES and self._at > MAX_RATIO * max(self._raw.tell(), 1):
@@ -646,7 +649,7 @@ class Tar(Container):
         at, last = stream.tell(), stream.last
         try:
             stream.seek(offset)
-            data = stream.read(size if first is None else min(size, first))
+            data = stream.read(size if first is None else min(size, first), MAX_BYTES)
         except _STREAM_ERRORS:
             return b""  # tarfile meets the same fault at its next step, and the listing then has it
         finally:
@@ -667,7 +670,7 @@ class Tar(Container):
                     if self._reading is None:
                         self._reading = _Stream(self.path)
                     self._reading.seek(offset)
-                    data = self._reading.read(size)
+                    data = self._reading.read(size, MAX_BYTES)
                 except _STREAM_ERRORS as e:
                     raise DataError(f"{shown(str(self.path))}: changed since it was opened ({shown(str(e))}); run again") from e
                 yield i, data

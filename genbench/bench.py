@@ -31,8 +31,18 @@ Progress = Callable[[str, int, int], None]
 # What a cell may die of without ending the suite. Interrupts and exits are not here; neither is anything that says the program itself is
 # broken beyond the cell.
 CELL_FAULTS = (
-    GenbenchError, ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
-    ValueError, Warning,
+    GenbenchError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    Warning,
 )
 
 
@@ -77,8 +87,13 @@ RING8_QUICK = Protocol("ring8-quick-1", "ring8/train", ("fid", "kid", "prdc"), "
 SUITES = {
     s.name: s
     for s in (
-        Suite("quick", "controls and classical models on ring8 and digits, no download",
-              (Task("ring8", "vectors", RING8_QUICK), Task("digits", "images")), QUICK, 2),
+        Suite(
+            "quick",
+            "controls and classical models on ring8 and digits, no download",
+            (Task("ring8", "vectors", RING8_QUICK), Task("digits", "images")),
+            QUICK,
+            2,
+        ),
         Suite("toy2d", "every baseline on the 2-D toys", tuple(Task(t, "vectors") for t in TOYS)),
         Suite("digits", "every baseline on scikit-learn's digits", (Task("digits", "images"),)),
         Suite("mnist", "every baseline on MNIST", (Task("mnist", "images"),)),
@@ -209,8 +224,15 @@ def _done(board: Path) -> dict[str, Run]:
 
 
 def bench(
-    suite: str | Suite, *, only: Sequence[str] = (), seeds: int | None = None, dry_run: bool = False, out: str | Path | None = None,
-    publish: bool = False, cache: str | Path | None = "auto", progress: Progress | None = None,
+    suite: str | Suite,
+    *,
+    only: Sequence[str] = (),
+    seeds: int | None = None,
+    dry_run: bool = False,
+    out: str | Path | None = None,
+    publish: bool = False,
+    cache: str | Path | None = "auto",
+    progress: Progress | None = None,
 ) -> list[Run]:
     """Train, sample and score every cell of a suite that has no record yet; write leaderboards and print them.
 
@@ -241,7 +263,8 @@ def bench(
         return []
     for dataset, name, why in left_out:
         print(f"left out: {name} on {dataset}: {why}", file=sys.stderr)
-    data = {c.task.dataset: open_data(c.task) for c in cells if c.done is None}  # before any training, in case one is missing
+    missing = dict.fromkeys(c.task for c in cells if c.done is None)
+    data = {task: open_data(task) for task in missing}  # before any training, in case one is not there
     runs: list[Run] = []
     failed: list[str] = []
     for i, cell in enumerate(cells):
@@ -251,7 +274,7 @@ def bench(
             runs.append(cell.done)
             continue
         try:
-            run = run_cell(cell, data[cell.task.dataset], work / "models", cache)
+            run = run_cell(cell, data[cell.task], work / "models", cache)
         except CELL_FAULTS as e:
             why = f"{type(e).__name__}: {e}"
             failed.append(f"{cell.baseline} on {cell.task.dataset}, seed {cell.seed}: {why}")
@@ -270,8 +293,10 @@ def bench(
             leaderboard.show(leaderboard.tables(board))
             print(f"records and tables: {printable(board)}\n")
     if failed:
-        raise FailedError(f"{len(failed)} of {len(cells)} cells failed; the others were kept. Run the same command again to retry:\n  "
-                          + "\n  ".join(failed))
+        raise FailedError(
+            f"{len(failed)} of {len(cells)} cells failed; the others were kept. Run the same command again to retry:\n  "
+            + "\n  ".join(failed)
+        )
     return runs
 
 
@@ -294,8 +319,11 @@ def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | N
     n = cell.protocol.n or len(data.test if data.test is not None else data.train)
     roles = {role for spec in cell.protocol.specs for role in registry.metric(spec.name).needs}
     run = evaluate(
-        generated(model, n, seed=cell.seed, provenance=provenance), protocol=cell.protocol, cache=cache,
-        train=data.train if "train" in roles else None, test=data.test if "test" in roles else None,
+        generated(model, n, seed=cell.seed, provenance=provenance),
+        protocol=cell.protocol,
+        cache=cache,
+        train=data.train if "train" in roles else None,
+        test=data.test if "test" in roles else None,
     )
     run.record["timing"]["training_seconds"] = round(seconds, 3)  # timing is no part of the record's id
     return run
@@ -338,8 +366,15 @@ def _published() -> Path:
 
 def _failure(cell: Cell, why: str) -> dict[str, Any]:
     return {
-        "baseline": cell.baseline, "family": cell.module.FAMILY, "role": models.role(cell.module), "config": cell.config.to_dict(),
-        "seed": cell.seed, "dataset": cell.task.dataset, "protocol": cell.protocol.name, "protocol_hash": cell.protocol.hash, "error": why,
+        "baseline": cell.baseline,
+        "family": cell.module.FAMILY,
+        "role": models.role(cell.module),
+        "config": cell.config.to_dict(),
+        "seed": cell.seed,
+        "dataset": cell.task.dataset,
+        "protocol": cell.protocol.name,
+        "protocol_hash": cell.protocol.hash,
+        "error": why,
     }
 
 
@@ -352,8 +387,18 @@ def _show_plan(chosen: Suite, cells: Sequence[Cell], left_out: Sequence[tuple[st
         rows.setdefault((c.task.dataset, c.baseline), []).append(c)
     show_listing(
         ["dataset", "protocol", "baseline", "family", "role", "seeds", "to do"],
-        [[dataset, f"{group[0].protocol.name} {group[0].protocol.hash}", name, group[0].module.FAMILY, models.role(group[0].module),
-          str(len(group)), str(sum(c.done is None for c in group))] for (dataset, name), group in rows.items()],
+        [
+            [
+                dataset,
+                f"{group[0].protocol.name} {group[0].protocol.hash}",
+                name,
+                group[0].module.FAMILY,
+                models.role(group[0].module),
+                str(len(group)),
+                str(sum(c.done is None for c in group)),
+            ]
+            for (dataset, name), group in rows.items()
+        ],
     )
     for dataset, name, why in left_out:
         print(f"left out: {name} on {dataset}: {why}")

@@ -106,8 +106,11 @@ class Cache:
             write_atomic(self._path(k), save(contiguous | {"sha256": digest}))
         except OSError as e:
             self._broken = True
-            print(f"genbench: cannot write the cache {self.root} ({e.strerror or e}); going on without it. Set GENBENCH_CACHE to a "
-                  "writable folder with free space", file=sys.stderr)
+            print(
+                f"genbench: cannot write the cache {self.root} ({e.strerror or e}); going on without it. Set GENBENCH_CACHE to a "
+                "writable folder with free space",
+                file=sys.stderr,
+            )
 
     def entries(self) -> Iterator[Path]:
         """The files of all stored shards."""

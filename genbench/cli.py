@@ -16,8 +16,12 @@ from cyclopts.config import Env, Toml
 from genbench.errors import GenbenchError, UsageError
 
 # A command line beats the environment (GENBENCH_EVAL_SEED), which beats genbench.toml ([eval] seed = 1) in the working directory.
-app = App(name="genbench", help="Evaluate generative models: every number has an interval, a protocol and a record.",
-          suppress_keyboard_interrupt=False, config=[Env("GENBENCH_", command=True), Toml("genbench.toml", must_exist=False)])
+app = App(
+    name="genbench",
+    help="Evaluate generative models: every number has an interval, a protocol and a record.",
+    suppress_keyboard_interrupt=False,
+    config=[Env("GENBENCH_", command=True), Toml("genbench.toml", must_exist=False)],
+)
 cache_app = App(name="cache", help="The cache of extracted features.")
 app.command(cache_app)
 Many = Parameter(consume_multiple=True, negative=())
@@ -41,9 +45,11 @@ def eval_(
     seed: Annotated[int | None, Parameter(name=["-s", "--seed"])] = None,
     on_bad: Literal["error", "skip"] = "error",
     device: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     batch_size: int | None = None,
     cache: Annotated[bool, Parameter(negative="--no-cache")] = True,
+    value_range: tuple[float, float] | None = None,
+    layout: Literal["nchw", "nhwc"] | None = None,
     download: Annotated[bool, Flag] = False,
     quiet: Annotated[bool, Flag] = False,
     out: Path | None = None,
@@ -67,9 +73,11 @@ def eval_(
         seed: seed of every draw.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
         device: auto, cpu or cuda.
-        workers: reader threads; no effect on any number.
+        workers: reader threads, one per core by default; no effect on any number.
         batch_size: samples that are read at once; no effect on any number.
         cache: keep extracted features in the cache folder.
+        value_range: lowest and highest value of float images, such as -1 1; guessed and reported otherwise.
+        layout: nchw or nhwc, where an array of images could be either.
         download: fetch missing data sets and weights.
         quiet: no progress on stderr.
         out: folder for the record (JSON), and for a list of skipped and converted files.
@@ -87,9 +95,26 @@ def eval_(
             raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
     chosen = modules("metrics") if metrics and list(metrics) == ["all"] else metrics
     run = evaluate(
-        samples, reference, train=train, test=test, metrics=chosen, extractor=extractor, protocol=protocol, preprocess=preprocess,
-        weights=weights, n=n, seed=seed, on_bad=on_bad, device=device, workers=workers, batch_size=batch_size,
-        cache="auto" if cache else None, download=download, progress=None if quiet else report.Progress(),
+        samples,
+        reference,
+        train=train,
+        test=test,
+        metrics=chosen,
+        extractor=extractor,
+        protocol=protocol,
+        preprocess=preprocess,
+        weights=weights,
+        n=n,
+        seed=seed,
+        on_bad=on_bad,
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        cache="auto" if cache else None,
+        value_range=value_range,
+        layout=layout,
+        download=download,
+        progress=None if quiet else report.Progress(),
     )
     if out is not None:
         path = run.save(out)

@@ -52,6 +52,7 @@ def evaluate(
     workers: int | None = None,
     batch_size: int | None = None,
     value_range: tuple[float, float] | None = None,
+    layout: str | None = None,
     download: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -74,9 +75,10 @@ def evaluate(
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed in the record.
         device: "auto", "cpu" or "cuda".
         cache: folder for extracted features; "auto" for the user's cache folder, None for no cache.
-        workers: reader threads; no effect on any number.
+        workers: reader threads, one per core where None; no effect on any number.
         batch_size: samples that are read at once; no effect on any number (the forward batch is the protocol's).
         value_range: (low, high) of float images; guessed and reported where None.
+        layout: "nchw" or "nhwc", where an array of images could be either.
         download: fetch missing data sets and weights.
         progress: called with (what, done, total).
 
@@ -109,7 +111,9 @@ def evaluate(
     seed = seed if seed is not None else base.seed if base else 0
 
     def opened(source: Any, count: int | None = None) -> Samples:
-        return open_samples(source, n=count, seed=seed or 0, on_bad=on_bad, value_range=value_range, workers=workers, download=download)
+        return open_samples(
+            source, n=count, seed=seed or 0, on_bad=on_bad, value_range=value_range, layout=layout, workers=workers, download=download
+        )
 
     moments = statistics_file(reference)
     ref: Samples | Moments = moments if moments is not None else opened(reference)
@@ -120,8 +124,18 @@ def evaluate(
     for role, source in (("train", train), ("test", test)):
         if source is not None:
             samples[role] = opened(source)
-    engine = Engine(samples, ref if isinstance(ref, Moments) else None, plan, device=device, weights=weights, cache=open_cache(cache),
-                    workers=workers or 1, chunk=batch_size or plan.shard, download=download, progress=progress)
+    engine = Engine(
+        samples,
+        ref if isinstance(ref, Moments) else None,
+        plan,
+        device=device,
+        weights=weights,
+        cache=open_cache(cache),
+        workers=workers or 1,
+        chunk=batch_size or plan.shard,
+        download=download,
+        progress=progress,
+    )
     return engine.run(started)
 
 
@@ -146,8 +160,14 @@ def statistics_file(reference: Any) -> Moments | None:
 
 
 def make_plan(
-    base: Protocol | None, ref: Samples | Moments, metrics: Sequence[str] | None, extractor: str | None, preprocess: str | None,
-    n: int | None, seed: int, named: bool,
+    base: Protocol | None,
+    ref: Samples | Moments,
+    metrics: Sequence[str] | None,
+    extractor: str | None,
+    preprocess: str | None,
+    n: int | None,
+    seed: int,
+    named: bool,
 ) -> Protocol:
     """The protocol of this run, every default written out; a named one that was changed loses its name."""
     identity = ref.name if isinstance(ref, Samples) and ref.kind == "dataset" else f"sha256:{_fingerprint(ref)[:32]}"
@@ -157,8 +177,13 @@ def make_plan(
         made = Protocol("custom", identity, tuple(metrics or DEFAULT_METRICS), extractor, preprocess, n, None, seed)
         return made.resolved()
     changed = dataclasses.replace(
-        base, reference=identity, seed=seed, metrics=tuple(metrics) if metrics is not None else base.metrics,
-        extractor=extractor or base.extractor, preprocess=preprocess or base.preprocess, n=n if n is not None else base.n,
+        base,
+        reference=identity,
+        seed=seed,
+        metrics=tuple(metrics) if metrics is not None else base.metrics,
+        extractor=extractor or base.extractor,
+        preprocess=preprocess or base.preprocess,
+        n=n if n is not None else base.n,
     )
     if named and changed.hash != base.hash:
         changed = dataclasses.replace(changed, name=f"{base.name} (changed)")
@@ -166,17 +191,16 @@ def make_plan(
 
 
 def _default_extractor(ref: Samples | Moments) -> str:
+    """The reference dataset's own; else identity for vectors and inception for images."""
     if isinstance(ref, Moments):
         return "inception"
-    if len(ref.shape) == 1:
-        return "identity"
     if ref.kind == "dataset":
         name = ref.name.partition("/")[0]
         found = getattr(registry.dataset(name), "EXTRACTOR", None)
         found = found.get(name) if isinstance(found, Mapping) else found
         if found:
             return str(found)
-    return "inception"
+    return "identity" if len(ref.shape) == 1 else "inception"
 
 
 def _take(found: Samples, wanted: int | None, plan: Protocol, what: str) -> Samples:
@@ -194,7 +218,9 @@ def _same_shape(samples: Mapping[str, Samples]) -> None:
     gen = samples["gen"]
     for role, other in samples.items():
         if len(other.shape) != len(gen.shape):
-            raise DataError(f"the samples have shape {gen.shape} and the {role} data {other.shape}; compare images with images, vectors with vectors")
+            raise DataError(
+                f"the samples have shape {gen.shape} and the {role} data {other.shape}; compare images with images, vectors with vectors"
+            )
 
 
 def _with_role(role: str, found: Sequence[str]) -> list[str]:
@@ -212,10 +238,28 @@ def _describe(source: Samples | Moments) -> dict[str, Any]:
     if isinstance(source, Moments):
         return {"name": "statistics file", "kind": "statistics", "fingerprint": _fingerprint(source), "n": None, "shape": [source.d]}
     described: dict[str, Any] = {
-        "name": source.name, "kind": source.kind, "fingerprint": source.fingerprint(), "n": len(source), "shape": list(source.shape),
-        "converted": [list(c) for c in source.converted], "skipped": [list(s) for s in source.skipped],
+        "name": source.name,
+        "kind": source.kind,
+        "fingerprint": source.fingerprint(),
+        "n": len(source),
+        "shape": list(source.shape),
+        "converted": [list(c) for c in source.converted],
+        "skipped": [list(s) for s in source.skipped],
     }
     return described | source.info
+
+
+class _Reordered(Sequence[str]):
+    """Names in another order, looked up when one is needed."""
+
+    def __init__(self, names: Sequence[str], order: NDArray[np.int64]) -> None:
+        self._names, self._order = names, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._names[int(self._order[i])]
 
 
 class Engine:
@@ -238,8 +282,17 @@ class Engine:
     """
 
     def __init__(
-        self, samples: Mapping[str, Samples], moments: Moments | None, plan: Protocol, *, device: str = "auto",
-        weights: str | Path | None = None, cache: Cache, workers: int = 1, chunk: int = _protocol.SHARD, download: bool = False,
+        self,
+        samples: Mapping[str, Samples],
+        moments: Moments | None,
+        plan: Protocol,
+        *,
+        device: str = "auto",
+        weights: str | Path | None = None,
+        cache: Cache,
+        workers: int = 1,
+        chunk: int = _protocol.SHARD,
+        download: bool = False,
         progress: Progress | None = None,
     ) -> None:
         _same_shape(samples)
@@ -261,7 +314,9 @@ class Engine:
             "train": described.get("train"),
             "test": described.get("test"),
             "protocol": self.plan.to_dict(),
-            "extractors": {n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())},
+            "extractors": {
+                n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())
+            },
             "results": results,
             "skipped": skipped,
             "warnings": list(dict.fromkeys([w for role, found in self.samples.items() for w in _with_role(role, found.warnings)] + notes)),
@@ -281,8 +336,11 @@ class Engine:
         if name not in self._extractors:
             main = name == self.plan.extractor
             self._extractors[name] = registry.module("extractors", name).load(
-                preprocess=self.plan.preprocess if main else None, weights=self.weights if main else None, device=self.device,
-                shape=self.samples["gen"].shape, download=self.download,
+                preprocess=self.plan.preprocess if main else None,
+                weights=self.weights if main else None,
+                device=self.device,
+                shape=self.samples["gen"].shape,
+                download=self.download,
             )
         return self._extractors[name]
 
@@ -314,9 +372,18 @@ class Engine:
 
     def _shard(self, samples: Samples, extractor: "Extractor", start: int, stop: int) -> dict[str, NDArray[Any]]:
         cheap = extractor.weights is None
-        k = "" if cheap else _cache.key(
-            samples=hashlib.sha256(samples.digests()[start:stop].tobytes()).hexdigest(), shape=list(samples.shape), extractor=extractor.name,
-            weights=extractor.weights, preprocess=extractor.preprocess, batch=extractor.batch, device=self.device.partition(":")[0],
+        k = (
+            ""
+            if cheap
+            else _cache.key(
+                samples=hashlib.sha256(samples.digests()[start:stop].tobytes()).hexdigest(),
+                shape=list(samples.shape),
+                extractor=extractor.name,
+                weights=extractor.weights,
+                preprocess=extractor.preprocess,
+                batch=extractor.batch,
+                device=self.device.partition(":")[0],
+            )
         )
         found = None if cheap else self.cache.get(k)
         if found is not None:
@@ -349,15 +416,21 @@ class Engine:
         return self._views[role, name, kind]
 
     def _make(self, role: str, name: str, kind: type) -> Any:
+        """A statistic of rows in the order of their content digests: no file's name or place moves a number, not even through the
+        blocks of a jackknife, and blocks of a class-sorted folder are alike."""
+        samples = self.samples[role]
+        order = np.lexsort(samples.digests().T)
+        names = _Reordered(samples.names, order)
         if kind is Probabilities:
             extractor = self.extractor(name)
             if not extractor.has_probabilities:
                 return Undefined(f"extractor {name} has no classes; choose a classifier, e.g. @inception or @mnist")
-            return Probabilities.of_logits(self.rows(role, name)["logits"], extractor.classes, name)
-        if kind not in (Features, Moments):
-            return Undefined(f"{self.samples[role].name} has no {kind.__name__}")
-        features = Features(self.rows(role, name)["features"], name, self.samples[role].names)
-        return features if kind is Features else Moments.of(features)
+            return Probabilities.of_logits(self.rows(role, name)["logits"][order], extractor.classes, name, names)
+        if kind is Moments:
+            return Moments.of(self.view(role, name, Features))
+        if kind is not Features:
+            return Undefined(f"{samples.name} has no {kind.__name__}")
+        return Features(self.rows(role, name)["features"][order], name, names)
 
     # -- metrics ---------------------------------------------------------------------------------------------------------------
 
@@ -396,25 +469,43 @@ class Engine:
                 return {}, reasons[0]
         dims = {v.d for v in arguments.values() if isinstance(v, Features | Moments)}
         if len(dims) > 1:
-            raise DataError(f"extractor {name} gives rows of {self.view('gen', name, Features).d} numbers, the reference has {sorted(dims)}; "
-                            "compare samples of one shape, and a statistics file with the extractor that it was made with")
+            raise DataError(
+                f"extractor {name} gives rows of {self.view('gen', name, Features).d} numbers, the reference has {sorted(dims)}; "
+                "compare samples of one shape, and a statistics file with the extractor that it was made with"
+            )
         return arguments, None
 
     @staticmethod
     def _report(
-        found: Metric, spec: MetricSpec, name: str, label: str, outcome: Mapping[str, Any], results: list[dict[str, Any]],
-        skipped: list[dict[str, Any]], notes: list[str],
+        found: Metric,
+        spec: MetricSpec,
+        name: str,
+        label: str,
+        outcome: Mapping[str, Any],
+        results: list[dict[str, Any]],
+        skipped: list[dict[str, Any]],
+        notes: list[str],
     ) -> None:
         for quantity in found.quantities:
             got, shown = outcome[quantity.name], quantity.named(name)
             if isinstance(got, Undefined):
                 skipped.append({"metric": label, "quantity": shown, "reason": got.reason})
                 continue
-            results.append({
-                "metric": str(dataclasses.replace(spec, extractor=None)), "extractor": name, "quantity": shown, "value": float(got.value),
-                "low": None if got.low is None else float(got.low), "high": None if got.high is None else float(got.high), "n": int(got.n),
-                "interval": got.interval, "bound": got.bound, "better": quantity.better, "unit": quantity.unit,
-            })
+            results.append(
+                {
+                    "metric": str(dataclasses.replace(spec, extractor=None)),
+                    "extractor": name,
+                    "quantity": shown,
+                    "value": float(got.value),
+                    "low": None if got.low is None else float(got.low),
+                    "high": None if got.high is None else float(got.high),
+                    "n": int(got.n),
+                    "interval": got.interval,
+                    "bound": got.bound,
+                    "better": quantity.better,
+                    "unit": quantity.unit,
+                }
+            )
             notes.extend(f"{label}: {note}" for note in got.notes)
 
 
@@ -435,7 +526,9 @@ def forward(extractor: "Extractor", rows: NDArray[Any]) -> Iterator[Any]:
         if missing and extractor.weights is not None:
             filled = extractor(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
             kept = len(part)
-            yield dataclasses.replace(filled, features=filled.features[:kept], logits=None if filled.logits is None else filled.logits[:kept])
+            yield dataclasses.replace(
+                filled, features=filled.features[:kept], logits=None if filled.logits is None else filled.logits[:kept]
+            )
         else:
             yield extractor(part)
 

@@ -152,8 +152,10 @@ def check_images_shape(
     if len(shape) != 3:
         raise DataError(f"extractor {name} takes {_wanted(channels, size)}, found vectors of shape {shape}; choose the extractor identity")
     if (channels and shape[0] not in channels) or (size and shape[1:] != size) or 0 in shape:
-        raise DataError(f"extractor {name} takes {_wanted(channels, size)}, found images of shape {shape}; convert the images, "
-                        "or choose another extractor, e.g. inception, pixels or random")
+        raise DataError(
+            f"extractor {name} takes {_wanted(channels, size)}, found images of shape {shape}; convert the images, "
+            "or choose another extractor, e.g. inception, pixels or random"
+        )
 
 
 def _wanted(channels: tuple[int, ...] | None, size: tuple[int, int] | None) -> str:
@@ -171,8 +173,10 @@ def grey(images: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
         return images
     coloured = np.flatnonzero((images != images[:, :1]).any(axis=(1, 2, 3)))
     if len(coloured):
-        raise DataError(f"extractor {name} takes grey images, image {coloured[0]} of the batch has unequal channels "
-                        f"({len(coloured)} of {len(images)} do); convert the images to grey, or choose another extractor")
+        raise DataError(
+            f"extractor {name} takes grey images, image {coloured[0]} of the batch has unequal channels "
+            f"({len(coloured)} of {len(images)} do); convert the images to grey, or choose another extractor"
+        )
     return images[:, :1]
 
 
@@ -243,8 +247,11 @@ def resolve_weights(name: str, files: Sequence[WeightFile], given: str | Path | 
     if download:
         return _download(name, files[0])
     lines = [f"  {f.file} ({f.size}, {f.licence}) from {f.url}" for f in files]
-    raise MissingError(f"extractor {name} needs weights, and none of these files is in {weights_root()}:\n" + "\n".join(lines) +
-                       f"\nPut one there, or give its path (--weights FILE), or allow the download of {files[0].size} (--download)")
+    raise MissingError(
+        f"extractor {name} needs weights, and none of these files is in {weights_root()}:\n"
+        + "\n".join(lines)
+        + f"\nPut one there, or give its path (--weights FILE), or allow the download of {files[0].size} (--download)"
+    )
 
 
 def _check_digest(path: Path, file: WeightFile, mend: str) -> None:
@@ -273,8 +280,9 @@ def _download(name: str, file: WeightFile) -> Path:
         os.replace(temporary, path)
     except urllib.error.URLError as e:
         Path(temporary).unlink(missing_ok=True)
-        raise MissingError(f"extractor {name}: {file.url} cannot be reached ({e.reason}); fetch {file.file} elsewhere and put it into "
-                           f"{path.parent}") from e
+        raise MissingError(
+            f"extractor {name}: {file.url} cannot be reached ({e.reason}); fetch {file.file} elsewhere and put it into {path.parent}"
+        ) from e
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -299,13 +307,16 @@ def read_tensors(path: Path, name: str) -> dict[str, "torch.Tensor"]:
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, unsafe, RuntimeError, ValueError, EOFError, KeyError) as e:
-        raise DataError(f"{path} holds no weights that extractor {name} can read: expected .safetensors or a state dict of tensors, found: "
-                        f"{str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+        raise DataError(
+            f"{path} holds no weights that extractor {name} can read: expected .safetensors or a state dict of tensors, found: "
+            f"{str(e).splitlines()[0] if str(e) else type(e).__name__}"
+        ) from e
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
-        raise DataError(f"{path} holds no weights that extractor {name} can read: expected a state dict of tensors, found "
-                        f"{type(found).__name__}")
+        raise DataError(
+            f"{path} holds no weights that extractor {name} can read: expected a state dict of tensors, found {type(found).__name__}"
+        )
     return dict(found)
 
 
@@ -338,8 +349,9 @@ def read_torchscript(path: Path, name: str) -> Any:
             warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
             return torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError as e:
-        raise DataError(f"{path} holds no weights that extractor {name} can read: expected a TorchScript archive, found: "
-                        f"{str(e).splitlines()[0]}") from e
+        raise DataError(
+            f"{path} holds no weights that extractor {name} can read: expected a TorchScript archive, found: {str(e).splitlines()[0]}"
+        ) from e
 
 
 # ---------------------------------------------------------------- networks
@@ -361,8 +373,9 @@ def full_precision(device: str) -> Iterator[None]:
         yield
 
 
-def folded(weight: "torch.Tensor", gamma: "torch.Tensor | None", beta: "torch.Tensor", mean: "torch.Tensor", var: "torch.Tensor",
-           eps: float) -> "tuple[torch.Tensor, torch.Tensor]":
+def folded(
+    weight: "torch.Tensor", gamma: "torch.Tensor | None", beta: "torch.Tensor", mean: "torch.Tensor", var: "torch.Tensor", eps: float
+) -> "tuple[torch.Tensor, torch.Tensor]":
     """A convolution's weight and bias with the batch norm behind it folded in.
 
     BN(W*x) = g/√(v+ε) (W*x − m) + b  =  (g/√(v+ε) W)*x + (b − m g/√(v+ε)), computed in float64 and rounded once.
@@ -425,8 +438,18 @@ class SmallClassifier:
     preprocess = "none"
     has_probabilities = True
 
-    def __init__(self, name: str, network: "Callable[[], tuple[torch.nn.Sequential, torch.nn.Linear]]", size: int, dim: int,
-                 mean: float, std: float, path: Path, batch: int, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: "Callable[[], tuple[torch.nn.Sequential, torch.nn.Linear]]",
+        size: int,
+        dim: int,
+        mean: float,
+        std: float,
+        path: Path,
+        batch: int,
+        device: str,
+    ) -> None:
         import torch
 
         self.name, self.dim, self.batch, self.size = name, dim, batch, size
@@ -439,8 +462,9 @@ class SmallClassifier:
         expected = {k: tuple(v.shape) for k, v in whole.state_dict().items()}
         found = {k: tuple(v.shape) for k, v in tensors.items()}
         if expected != found:
-            raise DataError(f"{path} does not fit extractor {name}: expected tensors {expected}, found {found}; "
-                            "give the weights of this network")
+            raise DataError(
+                f"{path} does not fit extractor {name}: expected tensors {expected}, found {found}; give the weights of this network"
+            )
         whole.load_state_dict(tensors)
         whole.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -474,12 +498,14 @@ def shipped_weights(name: str) -> Path:
 
     path = Path(__file__).parent / "extractors" / "_weights" / f"{name}.safetensors"
     if not path.is_file():
-        raise MissingError(f"the shipped weights {path} are absent; install genbench again, or train them: "
-                           f"python benchmarks/train_classifiers.py {name}")
+        raise MissingError(
+            f"the shipped weights {path} are absent; install genbench again, or train them: python benchmarks/train_classifiers.py {name}"
+        )
     wanted = json.loads(path.with_suffix(".json").read_text())["sha256"]
     if sha256_file(path) != wanted:
-        raise MissingError(f"the shipped weights {path} are damaged: sha256 expected {wanted}, found {sha256_file(path)}; "
-                           "install genbench again")
+        raise MissingError(
+            f"the shipped weights {path} are damaged: sha256 expected {wanted}, found {sha256_file(path)}; install genbench again"
+        )
     return path
 
 
@@ -493,6 +519,8 @@ def given_or_shipped(name: str, weights: str | Path | None) -> Path:
         return shipped_weights(name)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise MissingError(f"weights of extractor {name}: no file at {str(weights)!r}; give the path of a .safetensors file of this "
-                           "network, or leave it out for the shipped ones")
+        raise MissingError(
+            f"weights of extractor {name}: no file at {str(weights)!r}; give the path of a .safetensors file of this "
+            "network, or leave it out for the shipped ones"
+        )
     return path

@@ -19,8 +19,18 @@ def _metrics() -> list[list[str]]:
         m: Metric = registry.metric(name)
         needs = ", ".join(f"{role} {'|'.join(v.__name__ for v in views)}" for role, views in m.needs.items())
         for i, q in enumerate(m.quantities):
-            rows.append([name if i == 0 else "", q.name, q.better, _range(*q.range), q.unit, needs if i == 0 else "", m.cost if i == 0 else "",
-                         m.source if i == 0 else ""])
+            rows.append(
+                [
+                    name if i == 0 else "",
+                    q.name,
+                    q.better,
+                    _range(*q.range),
+                    q.unit,
+                    needs if i == 0 else "",
+                    m.cost if i == 0 else "",
+                    m.source if i == 0 else "",
+                ]
+            )
     return rows
 
 
@@ -34,7 +44,8 @@ def listing(kind: str) -> tuple[list[str], list[list[str]]]:
         return ["metric", "quantity", "better", "range", "unit", "needs", "cost", "source"], _metrics()
     if kind == "protocols":
         return ["protocol", "reference", "n", "extractor", "metrics", "hash"], [
-            [p.name, p.reference, "all" if p.n is None else f"{p.n:,}", p.extractor, " ".join(p.metrics), p.hash] for p in protocol.protocols().values()
+            [p.name, p.reference, "all" if p.n is None else f"{p.n:,}", p.extractor, " ".join(p.metrics), p.hash]
+            for p in protocol.protocols().values()
         ]
     if kind == "datasets":
         found = registry.datasets()

@@ -260,7 +260,7 @@ class Model(ABC):
 
     @property
     def measure(self) -> str:
-        """"mass" of grey values for images, "density" for vectors."""
+        """ "mass" of grey values for images, "density" for vectors."""
         return "mass" if len(self.shape) == 3 else "density"
 
     @property
@@ -355,9 +355,17 @@ def describe(
 ) -> dict[str, Any]:
     """The provenance that goes into a record's `subject.baseline`."""
     return {
-        "name": name, "family": module.FAMILY, "role": role(module), "dataset": dataset, "config": model.config.to_dict(),
-        "passed": json.loads(json.dumps(dict(passed))), "seed": seed, "parameters": model.parameters, "bound": model.bound,
-        "chosen": json.loads(json.dumps(model.chosen)), "notes": list(model.notes),
+        "name": name,
+        "family": module.FAMILY,
+        "role": role(module),
+        "dataset": dataset,
+        "config": model.config.to_dict(),
+        "passed": json.loads(json.dumps(dict(passed))),
+        "seed": seed,
+        "parameters": model.parameters,
+        "bound": model.bound,
+        "chosen": json.loads(json.dumps(model.chosen)),
+        "notes": list(model.notes),
     }
 
 

@@ -64,9 +64,21 @@ class Monitor:
     """
 
     def __init__(
-        self, reference: Any = None, *, metrics: Sequence[str] | None = None, extractor: str | None = None, train: Any = None, test: Any = None,
-        protocol: str | Protocol | None = None, preprocess: str | None = None, weights: str | Path | None = None, seed: int | None = None,
-        device: str = "auto", cache: str | Path | None = "auto", value_range: tuple[float, float] | None = None, download: bool = False,
+        self,
+        reference: Any = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        extractor: str | None = None,
+        train: Any = None,
+        test: Any = None,
+        protocol: str | Protocol | None = None,
+        preprocess: str | None = None,
+        weights: str | Path | None = None,
+        seed: int | None = None,
+        device: str = "auto",
+        cache: str | Path | None = "auto",
+        value_range: tuple[float, float] | None = None,
+        download: bool = False,
         progress: Progress | None = None,
     ) -> None:
         base = named(protocol) if isinstance(protocol, str) else protocol
@@ -78,8 +90,16 @@ class Monitor:
         moments = statistics_file(source)
         self._ref: Samples | Moments = moments if moments is not None else open_samples(source, seed=seed, download=download)
         self._plan = make_plan(base, self._ref, metrics, extractor, preprocess, None, seed, isinstance(protocol, str))
-        self._others = {role: open_samples(x, seed=seed, download=download) for role, x in (("train", train), ("test", test)) if x is not None}
-        self._settings: dict[str, Any] = {"device": device, "weights": weights, "cache": open_cache(cache), "download": download, "progress": progress}
+        self._others = {
+            role: open_samples(x, seed=seed, download=download) for role, x in (("train", train), ("test", test)) if x is not None
+        }
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "weights": weights,
+            "cache": open_cache(cache),
+            "download": download,
+            "progress": progress,
+        }
         self._engine: Engine | None = None
         self.reset()
 

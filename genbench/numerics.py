@@ -1,9 +1,28 @@
-"""Float64 kernels that several metrics share: Fréchet distance and its influence functions, neighbours in blocks, polynomial kernels.
+"""Float64 kernels that metrics share: Fréchet distance and its sampling error, nearest neighbours, polynomial kernels, the jackknife.
 
-torch is imported inside functions only: its LAPACK and matrix products use every core. Nothing here holds an n × m matrix.
+Everything here is a pure function of arrays. Torch is imported inside functions; a listing of metrics stays light.
+
+Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6), covariances with n − 1:
+
+    FD = ‖μg − μr‖² + tr Σg + tr Σr − 2 Σ_i s_i,     s = singular values of Σg^½ Σr^½
+
+`frechet` never forms a matrix square root: s² are the eigenvalues of Lᵀ Σg L with Σr = L Lᵀ, and where a covariance is singular or too
+ill-conditioned for that, s are the singular values of the product of two factors F with F Fᵀ = Σ (Σ_i s_i is its nuclear norm).
+
+Its sampling error (`frechet_spread`; derived and simulated for this project). With δ = μg − μr and Σg^½ Σr^½ = P diag(s) Qᵀ,
+
+    w(x)  = diag(1/s) Qᵀ Σr^½ (x − μg)      IF_g(x) =  2 δ·(x − μg) + ‖x − μg‖² − Σ_i s_i w_i²   − mean
+    w'(y) = diag(1/s) Pᵀ Σg^½ (y − μr)      IF_r(y) = −2 δ·(y − μr) + ‖y − μr‖² − Σ_i s_i w'_i²  − mean
+    bias  = tr Σg/n + tr Σr/m + B_g/n + B_r/m,     B = ½ Σ_ij Var(w_i w_j) C_ij,     C_ij = s_i s_j/(s_i + s_j)
+    v1    = Var(IF_g)/n + Var(IF_r)/m                                             (no normality assumed)
+    v2    = Σ_ij [C_ij (V_g/n + V_r/m)_ij]² − ½ its diagonal + 2 ‖Σg/n + Σr/m‖²_F,     V_ij = Var(w_i w_j)
+
+Distances. All comparisons d(x, y) <= radius are made as if in exact arithmetic: a matrix product gives every squared distance up to a
+known rounding error, and wherever that error could change an answer the pair is computed again from float64 differences. Copies are at
+distance exactly 0, ties are ties whatever the order of rows, the number of threads or the precision of the product.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +31,18 @@ from numpy.typing import NDArray
 
 from genbench.statistics import Features, Moments
 
-Float = NDArray[np.float64]
-Z95 = 1.959963984540054  # the normal law's 97.5 % quantile
-T95_19 = 2.0930240544082634  # Student's, 19 degrees of freedom: a jackknife over 20 blocks
-BLOCKS = 20
-_TILE = (512, 2048)  # 8 MB of float64: a tile that stays in the last cache is several times faster than one that does not
+Float = NDArray[np.floating[Any]]
+Rows = Callable[[], tuple[Features | Moments, Features | Moments]]
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal law
+T19 = 2.093024054408263  # 97.5 % quantile of Student's t with 19 degrees of freedom
+BLOCKS = 20  # jackknife blocks of the k-NN metrics
+TILE = 2048  # rows and columns of one tile of a pairwise pass: 16 MiB in float32, 32 MiB in float64
+EPS = float(np.finfo(np.float64).eps)
+SAME = 1e-12  # squared distances that differ by less, relatively, are one distance; their own rounding is below 1e-14
 
 
-def _tensor(x: Any) -> Any:
-    """A float64 tensor; shares memory with a float64 array."""
+def _t(x: Any) -> Any:
     import torch
 
     return torch.as_tensor(np.ascontiguousarray(x, np.float64))
@@ -29,327 +51,536 @@ def _tensor(x: Any) -> Any:
 # -- Fréchet distance --------------------------------------------------------------------------------------------------------------
 
 
-def cholesky(cov: Float) -> Float | None:
-    """Lower triangular L with L Lᵀ = cov; None where cov is not safely positive definite."""
+def cholesky(cov: Float) -> Any | None:
+    """Lower Cholesky factor as a tensor; None where the matrix is not positive definite beyond rounding."""
     import torch
 
-    factor, info = torch.linalg.cholesky_ex(_tensor(cov))
-    diagonal = factor.diagonal()
-    # Below 1e-6 of the largest pivot the squares that eigvalsh works on are lost in rounding: take the exact form instead.
-    if int(info) != 0 or float(diagonal.min()) <= 1e-6 * float(diagonal.max()):
+    factor, info = torch.linalg.cholesky_ex(_t(cov))
+    if int(info) != 0:
         return None
-    return np.asarray(factor)
+    pivots = factor.diagonal() ** 2  # those of a singular matrix are not zero but up to about d rounding errors
+    return factor if float(pivots.min()) > max(1e-13, 8 * len(pivots) * EPS) * float(pivots.max()) else None
 
 
-def root(cov: Float) -> Float:
-    """F (d, r) with F Fᵀ = cov, r its numerical rank."""
-    import torch
-
-    values, vectors = (np.asarray(v) for v in torch.linalg.eigh(_tensor(cov)))
-    keep = values > values.max(initial=0.0) * 1e-14
-    return vectors[:, keep] * np.sqrt(values[keep])
+def _centred(x: Features) -> Float:
+    rows = x.x.astype(np.float64)
+    return rows - rows.mean(axis=0)
 
 
-def factor(x: Features | Moments) -> Float:
-    """F (d, r) with F Fᵀ = cov(x): the centred rows themselves where they are fewer than d, which loses nothing."""
-    if isinstance(x, Features) and len(x) <= x.d:
-        rows = x.x.astype(np.float64)
-        return (rows - rows.mean(axis=0)).T / np.sqrt(len(x) - 1)
-    return root(x.cov if isinstance(x, Moments) else Moments.of(x).cov)
+def factor(x: Features | Moments) -> Any:
+    """F (d, r) with F Fᵀ = Σ, for any rank.
 
-
-def frechet(gen: Moments, ref: Moments, rows: tuple[Features | Moments, Features | Moments] | None = None) -> float:
-    """Fréchet distance of the Gaussians with these moments: ‖μg−μr‖² + tr Σg + tr Σr − 2 tr (ΣgΣr)^½.
-
-    tr (ΣgΣr)^½ is the sum of the square roots of the eigenvalues of Lᵀ Σg L with Σr = L Lᵀ; where Σr has no safe Cholesky factor, the
-    nuclear norm of FgᵀFr with Σ = F Fᵀ, which is exact for n <= d and for constant features.
-
-    Args:
-        gen: moments of the generated samples.
-        ref: moments of the reference.
-        rows: what they were made of, for the exact form.
+    From rows it is accurate to rounding in every direction: the centred rows themselves where n <= d, the triangle of their QR
+    decomposition otherwise. From moments alone it is made of eigenvectors, and variances below 1e-14 of the largest are zero.
     """
     import torch
 
-    delta = gen.mean - ref.mean
-    cov_g, cov_r = gen.cov, ref.cov
-    base = float(delta @ delta + np.trace(cov_g) + np.trace(cov_r))
-    lower = cholesky(cov_r) if all(m.n is None or m.n > m.d for m in (gen, ref)) else None
+    if isinstance(x, Features):
+        rows = _t(_centred(x))
+        triangle = rows if len(x) <= x.d else torch.linalg.qr(rows, mode="r").R
+        return triangle.T / np.sqrt(len(x) - 1)
+    lower = cholesky(x.cov) if x.n is None or x.n > x.d else None
     if lower is not None:
-        left = _tensor(lower)
-        return base - 2 * float(torch.linalg.eigvalsh(left.T @ _tensor(cov_g) @ left).clamp_min(0).sqrt().sum())
-    a, b = (factor(x) for x in (rows or (gen, ref)))
-    return base - 2 * float(torch.linalg.svdvals(_tensor(a.T @ b)).sum()) if a.size and b.size else base
+        return lower
+    values, vectors = torch.linalg.eigh(_t(x.cov))
+    keep = values > values.max().clamp_min(0) * 1e-14
+    return vectors[:, keep] * values[keep].sqrt()
+
+
+def _mean_and_trace(x: Features | Moments) -> tuple[Float, float]:
+    if isinstance(x, Moments):
+        return x.mean, float(np.trace(x.cov))
+    rows = _centred(x)
+    return x.x.mean(axis=0, dtype=np.float64), float((rows * rows).sum() / (len(x) - 1))
+
+
+def frechet(gen: Features | Moments, ref: Features | Moments, rows: Rows | None = None) -> float:
+    """Fréchet distance of the Gaussians with these moments.
+
+    Full rank: eigenvalues of Lᵀ Σg L. Where n <= d, a feature is constant, or the eigenvalues would lose more than nine digits of the
+    result: the nuclear norm of the product of two factors, which is exact for n < d.
+
+    Args:
+        gen: n >= 2 rows (n, d), or their moments.
+        ref: m >= 2 rows (m, d), or their moments.
+        rows: gives the rows behind the moments; called only where a covariance is singular.
+
+    Returns:
+        The distance, in squared feature units; a true zero may read −1e-12 of the traces.
+    """
+    import torch
+
+    d = gen.d
+    delta: Any
+    if all(not isinstance(x, Features) or len(x) > d for x in (gen, ref)):
+        rows = rows or (lambda sides=(gen, ref): sides)  # type: ignore[misc]
+        gen, ref = (x if isinstance(x, Moments) else Moments.of(x) for x in (gen, ref))
+        (mean_g, trace_g), (mean_r, trace_r) = _mean_and_trace(gen), _mean_and_trace(ref)
+        delta = mean_g - mean_r
+        base = float(delta @ delta) + trace_g + trace_r
+        full = all(x.n is None or x.n > d for x in (gen, ref))
+        lower = cholesky(ref.cov) if full else None
+        if lower is not None:
+            squares = torch.linalg.eigvalsh(lower.T @ _t(gen.cov) @ lower).clamp_min_(0)
+            noise = 2 * EPS * float(squares.max())  # absolute error of an eigenvalue
+            lost = noise / (2 * squares.sqrt().clamp_min(np.sqrt(noise) if noise else 1.0))
+            if float(lost.square().sum().sqrt()) <= 1e-10 * base:
+                return base - 2 * float(squares.sqrt().sum())
+        gen, ref = (gen, ref) if lower is not None and cholesky(gen.cov) is not None else rows()
+    else:
+        gen, ref = rows() if rows else (gen, ref)
+        (mean_g, trace_g), (mean_r, trace_r) = _mean_and_trace(gen), _mean_and_trace(ref)
+        delta = mean_g - mean_r
+        base = float(delta @ delta) + trace_g + trace_r
+    product = factor(gen).T @ factor(ref)
+    return base - 2 * (float(torch.linalg.svdvals(product).sum()) if product.numel() else 0.0)
 
 
 @dataclass(frozen=True)
 class FrechetSpread:
-    """Sampling error of a Fréchet distance.
+    """First- and second-order terms of the Fréchet distance's sampling error (module docstring).
 
     Args:
         bias: first-order bias of the raw value.
-        v1: Var(IF_g)/n + Var(IF_r)/m, no normality assumed.
-        v2: the second-order part, which is what remains where the two laws are equal.
-        gen: (n,) centred influence of every generated row.
-        ref: (m,) of every reference row; None for a fixed reference.
+        v1: Var(IF_g)/n + Var(IF_r)/m.
+        v2: variance of the second-order, degenerate part.
+        inf_gen: (n,) centred influence of every generated row.
+        inf_ref: (m,) of every reference row; None for a fixed reference.
     """
 
     bias: float
     v1: float
     v2: float
-    gen: Float
-    ref: Float | None
+    inf_gen: Float
+    inf_ref: Float | None
 
     @property
     def se(self) -> float:
-        """sqrt(v1 + v2)."""
-        return float(np.sqrt(self.v1 + self.v2))
+        """Standard error sqrt(max(v1, v2)): sqrt(v1 + v2) is 1.7 times too wide where the laws are equal, as v1 then holds 2 v2."""
+        return float(np.sqrt(max(self.v1, self.v2)))
+
+    @property
+    def tight(self) -> float:
+        """Standard error sqrt(max(v1 − v2, v2)): the plug-in v1 holds 2 v2 of its own estimation noise where the laws are equal."""
+        return float(np.sqrt(max(self.v1 - self.v2, self.v2)))
 
 
-def frechet_spread(gen: Features, ref: Features | Moments, mg: Moments, mr: Moments) -> FrechetSpread:
-    """Influence functions, bias and variance of the raw Fréchet distance.
-
-    With d = μg−μr, Σr = F Fᵀ and FᵀΣgF = U diag(s²) Uᵀ (one eigendecomposition; U takes the place of the singular vectors of Σg^½Σr^½):
-        w(x)  = diag(1/s)  Uᵀ Fᵀ (x−μg)         IF_g(x) =  2 d·(x−μg) + ‖x−μg‖² − Σ s_i w_i²  − mean
-        w'(y) = diag(1/s²) Uᵀ Fᵀ Σg (y−μr)      IF_r(y) = −2 d·(y−μr) + ‖y−μr‖² − Σ s_i w'_i² − mean
-        bias  = tr Σg/n + tr Σr/m + B_g/n + B_r/m,   B = ½ Σ_ij Var(w_i w_j) C_ij,   C_ij = s_i s_j/(s_i+s_j)
-        v2    = Σ [C (V_g/n + V_r/m)]² − ½ its diagonal + 2 ‖Σg/n + Σr/m‖²_F,        V = Var(w_i w_j)
+def frechet_spread(gen: Features, ref: Features | Moments, moments_gen: Moments, moments_ref: Moments) -> FrechetSpread:
+    """Influence functions, first-order bias and variances of the Fréchet distance.
 
     Args:
-        gen: generated rows, more than d.
-        ref: reference rows; Moments for a fixed reference, whose terms are dropped.
-        mg: moments of gen.
-        mr: moments of ref.
+        gen: n > d rows.
+        ref: m > d rows, or moments for a reference without sampling error.
+        moments_gen: of `gen`.
+        moments_ref: of `ref`.
     """
     import torch
 
-    cov_g, cov_r = mg.cov, mr.cov
-    lower = cholesky(cov_r)
-    f = _tensor(lower if lower is not None else root(cov_r))  # (d, r)
-    values, u = torch.linalg.eigh(f.T @ _tensor(cov_g) @ f)
-    keep = values > (float(values.max()) * 1e-20 if len(values) else 0.0)
-    s, u = values[keep].sqrt(), u[:, keep]
-    delta = _tensor(mg.mean - mr.mean)
+    cov_g, cov_r = _t(moments_gen.cov), _t(moments_ref.cov)
+    f = factor(moments_ref)  # (d, r)
+    squares, u = torch.linalg.eigh(f.T @ cov_g @ f)
+    keep = squares > squares.max().clamp_min(0) * 1e-14  # below it a direction has no variance on one side, and no w
+    s, u = squares[keep].sqrt(), u[:, keep]
+    delta = _t(moments_gen.mean - moments_ref.mean)
     c = s[:, None] * s[None, :] / (s[:, None] + s[None, :])
-    to_g = f @ (u / s)
-    to_r = _tensor(cov_g) @ (f @ (u / s**2))
+    project = f @ u
+    to_g, to_r = project / s, (cov_g @ project) / s**2
 
     def side(x: Features, mean: Float, to: Any, sign: float) -> tuple[Float, Any]:
         influence, second = np.empty(len(x)), torch.zeros(len(s), len(s), dtype=torch.float64)
-        for start in range(0, len(x), 4096):
-            z = _tensor(x.x[start : start + 4096]) - _tensor(mean)
-            w2 = (z @ to).square_()
-            influence[start : start + len(z)] = (sign * 2 * (z @ delta) + (z * z).sum(1) - w2 @ s).numpy()
+        for a in range(0, len(x), TILE):
+            z = _t(x.x[a : a + TILE]) - _t(mean)  # (rows, d)
+            w2 = (z @ to).square_()  # (rows, r)
+            influence[a : a + len(z)] = (sign * 2 * (z @ delta) + z.square().sum(1) - w2 @ s).numpy()
             second.addmm_(w2.T, w2)
         second /= len(x)
-        second.diagonal().sub_(1.0)  # w has unit covariance: E[w_i w_j]² is the identity
+        second.diagonal().sub_(1.0)  # E w_i² w_j² → Var(w_i w_j), as the w are uncorrelated with unit variance
         return influence - influence.mean(), second
 
-    influence_g, v_g = side(gen, mg.mean, to_g, 1.0)
     n = len(gen)
-    bias = (float(np.trace(cov_g)) + 0.5 * float((v_g * c).sum())) / n
-    v1, v, cov = float(influence_g.var(ddof=1)) / n, v_g / n, _tensor(cov_g) / n
-    influence_r: Float | None = None
+    inf_g, v_g = side(gen, moments_gen.mean, to_g, 1.0)
+    bias = (float(cov_g.trace()) + 0.5 * float((v_g * c).sum())) / n
+    v1 = float(inf_g.var(ddof=1)) / n
+    v, cov = v_g / n, cov_g / n
+    inf_r: Float | None = None
     if isinstance(ref, Features):
         m = len(ref)
-        influence_r, v_r = side(ref, mr.mean, to_r, -1.0)
-        bias += (float(np.trace(cov_r)) + 0.5 * float((v_r * c).sum())) / m
-        v1, v, cov = v1 + float(influence_r.var(ddof=1)) / m, v + v_r / m, cov + _tensor(cov_r) / m
+        inf_r, v_r = side(ref, moments_ref.mean, to_r, -1.0)
+        bias += (float(cov_r.trace()) + 0.5 * float((v_r * c).sum())) / m
+        v1 += float(inf_r.var(ddof=1)) / m
+        v, cov = v + v_r / m, cov + cov_r / m
     q = (c * v).square()
     v2 = float(q.sum() - 0.5 * q.diagonal().sum() + 2 * cov.square().sum())
-    return FrechetSpread(bias, v1, v2, influence_g, influence_r)
+    return FrechetSpread(bias, v1, v2, inf_g, inf_r)
+
+
+# -- jackknife ---------------------------------------------------------------------------------------------------------------------
 
 
 def block_moments(x: Features, blocks: int) -> list[Moments]:
-    """Moments of the rows whose index mod `blocks` is 0, 1, ..., so that a sorted folder gives equal blocks."""
+    """Moments of the rows whose index mod `blocks` is 0, 1, ...
+
+    Rows that are sorted, by class say, do no harm: every block takes its even share of each run.
+    """
     return [Moments.of(Features(x.x[b::blocks], x.extractor)) for b in range(blocks)]
 
 
-def without(parts: Sequence[Moments], b: int) -> Moments:
+def without(parts: list[Moments], b: int) -> Moments:
     """The merged moments of all blocks but one."""
     return Moments.merge([p for i, p in enumerate(parts) if i != b])
 
 
-# -- neighbours --------------------------------------------------------------------------------------------------------------------
+def without_rows(x: Features, b: int, blocks: int) -> Features:
+    """The rows of all blocks but one."""
+    return Features(x.x[np.arange(len(x)) % blocks != b], x.extractor)
 
 
-def centre(*sets: Features) -> list[Float]:
-    """The sets in float64 around their common mean: smaller norms, smaller rounding."""
-    mean = sum(s.x.sum(axis=0, dtype=np.float64) for s in sets) / sum(len(s) for s in sets)
-    return [s.x.astype(np.float64) - mean for s in sets]
+def jackknife_se(left_out: Float) -> Float:
+    """Standard errors from the statistic with one of G equal blocks left out: sqrt((G − 1)/G Σ_b (θ_b − mean)²), along axis 0."""
+    count = len(left_out)
+    return np.sqrt((count - 1) / count * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
 
 
-def squared_distances(a: Float, b: Float) -> Iterator[tuple[int, int, int, int, Any]]:
-    """Tiles of squared distances between rows of a and rows of b: (row start, row stop, column start, column stop, float64 tensor).
+# -- distances ---------------------------------------------------------------------------------------------------------------------
 
-    ‖x‖² + ‖y‖² − 2 x·y by matrix products; a value that this cannot tell from zero is computed again as Σ (x−y)², so that exact copies
-    are at distance exactly 0. Tiles come row by row; a tile is only valid until the next one is asked for.
+
+class _Product:
+    """Squared distances of two sets of rows by matrix products, tile by tile, with their rounding error.
+
+    The sets are centred on their common mean, which keeps norms and so rounding small; tiles are converted when they are used, so that
+    no second copy of the features is made.
     """
-    x, y = _tensor(a), _tensor(b)
-    nx, ny = (x * x).sum(1), (y * y).sum(1)
-    largest = float(ny.max()) if len(ny) else 0.0
-    for i in range(0, len(x), _TILE[0]):
-        left, norms = x[i : i + _TILE[0]], nx[i : i + _TILE[0], None]
-        for j in range(0, len(y), _TILE[1]):
-            right = y[j : j + _TILE[1]]
-            d2 = (left @ right.T).mul_(-2.0).add_(norms).add_(ny[j : j + _TILE[1]])
-            if float(d2.min()) <= 1e-11 * (float(norms.max()) + largest):
-                p, q = (d2 <= 1e-11 * (norms + ny[j : j + _TILE[1]])).nonzero(as_tuple=True)
-                for k in range(0, len(p), 4096):
-                    pk, qk = p[k : k + 4096], q[k : k + 4096]
-                    d2[pk, qk] = (left[pk] - right[qk]).square_().sum(1)
-            yield i, i + len(left), j, j + len(right), d2
+
+    def __init__(self, x: Float, y: Float, single: bool) -> None:
+        import torch
+
+        self.x, self.y = x, y
+        self.dtype = torch.float32 if single else torch.float64
+        total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
+        self.mean = _t(total / (len(x) + len(y)))
+        self.nx = self._norms(x)
+        self.ny = self.nx if y is x else self._norms(y)
+        # Rounding of ‖x‖² + ‖y‖² − 2 x·y relative to ‖x‖² + ‖y‖²: a few additions and a dot product of d random terms.
+        self.error = torch.finfo(self.dtype).eps * (8 + np.sqrt(x.shape[1]))
+
+    def _norms(self, x: Float) -> Any:
+        import torch
+
+        return torch.cat([(_t(x[a : a + TILE]) - self.mean).square().sum(1) for a in range(0, len(x), TILE)])
+
+    def rows(self, of: Float, where: Any) -> Any:
+        """Centred rows in the product's precision."""
+        return (_t(of[where]) - self.mean).to(self.dtype)
+
+    def tile(self, a: Any, b: Any, na: Any, nb: Any) -> Any:
+        """(rows of a, rows of b) squared distances; overwritten nowhere else."""
+        import torch
+
+        base = na.to(self.dtype)[:, None] + nb.to(self.dtype)[None, :]
+        return torch.addmm(base, a, b.T, alpha=-2.0)
 
 
-def _slack(norms: Float, radii: Float) -> Float:
-    """Radii widened by what rounding can move a squared distance: a tie stays a tie."""
-    return radii + 4e-14 * (radii + norms)
-
-
-def neighbour_radii(x: Float, k: int, blocks: int = 1) -> Float:
-    """Squared distance of every row to its k-th nearest other row, with slack for rounding.
-
-    Args:
-        x: (n, d) with n > k.
-        k: which neighbour.
-        blocks: 1, or the number of blocks (row index mod blocks) that are left out in turn.
-
-    Returns:
-        (1, n), or (blocks + 1, n): all rows, then without block 0, 1, ...
-    """
-    import torch
-
-    n = len(x)
-    order = np.argsort(np.arange(n) % blocks, kind="stable")  # the blocks side by side
-    width = -(-n // blocks)
-    place = np.empty(n, np.int64)  # column of row i, blocks padded to one width
-    place[order] = np.concatenate([b * width + np.arange(len(range(b, n, blocks))) for b in range(blocks)])
-    kept = min(k, width)
-    near = np.full((blocks, n, kept), np.inf)
-    y = x[order]
-    columns = place[order]
-    held = torch.empty(0)
-    for i, stop, j, end, d2 in squared_distances(x, y):
-        if j == 0:
-            held = torch.full((stop - i, blocks * width), torch.inf, dtype=torch.float64)
-        held[:, torch.from_numpy(columns[j:end])] = d2
-        if end == n:
-            held[torch.arange(stop - i), torch.from_numpy(place[i:stop])] = torch.inf  # a row is not its own neighbour
-            near[:, i:stop] = held.view(stop - i, blocks, width).topk(kept, largest=False).values.transpose(0, 1).numpy()
-    norms = (x * x).sum(1)
-    everything = near.transpose(1, 0, 2).reshape(n, -1)
-    found = [np.partition(everything, k - 1, axis=1)[:, k - 1]]
-    if blocks > 1:
-        found += [np.partition(np.delete(near, b, axis=0).transpose(1, 0, 2).reshape(n, -1), k - 1, axis=1)[:, k - 1] for b in range(blocks)]
-    return _slack(norms, np.stack(found))
-
-
-def manifolds(gen: Features, ref: Features, k: int, blocks: int = 1) -> Float:
-    """Precision, recall, density and coverage of k-NN manifolds, and their values with each block of rows left out.
-
-    Args:
-        gen: generated rows, more than k.
-        ref: reference rows, more than k.
-        k: neighbours of a ball's radius.
-        blocks: 1, or the number of blocks for a jackknife; more than k rows must remain without one.
-
-    Returns:
-        (1, 4) or (blocks + 1, 4).
-    """
-    import torch
-
-    g, r = centre(gen, ref)
-    rounds = blocks + 1 if blocks > 1 else 1
-    rad_g, rad_r = neighbour_radii(g, k, blocks), neighbour_radii(r, k, blocks)
-    block_g, block_r = np.arange(len(g)) % blocks, np.arange(len(r)) % blocks
-    inside = np.zeros((rounds, len(g)), np.int64)  # balls of the reference around every generated row
-    recalled, covered = np.zeros((rounds, len(r)), bool), np.zeros((rounds, len(r)), bool)
-    wide_g, wide_r = torch.from_numpy(rad_g.max(axis=0)), torch.from_numpy(rad_r.max(axis=0))
-    for i, stop, j, end, d2 in squared_distances(r, g):
-        # Few pairs are within the widest radius of any round; only those are looked at again.
-        a, b = (t.numpy() for t in (d2 <= wide_r[i:stop, None]).nonzero(as_tuple=True))
-        c, e = (t.numpy() for t in (d2 <= wide_g[None, j:end]).nonzero(as_tuple=True))
-        d_ref, d_gen = d2.numpy()[a, b], d2.numpy()[c, e]
-        a, b, c, e = a + i, b + j, c + i, e + j
-        for t in range(rounds):
-            hit = d_ref <= rad_r[t, a]
-            near = d_gen <= rad_g[t, e]
-            if t:
-                hit &= (block_r[a] != t - 1) & (block_g[b] != t - 1)
-                near &= block_g[e] != t - 1
-            inside[t] += np.bincount(b[hit], minlength=len(g))
-            covered[t, a[hit]] = True
-            recalled[t, c[near]] = True
-    out = np.empty((rounds, 4))
-    for t in range(rounds):
-        kept_g, kept_r = (block_g != t - 1, block_r != t - 1) if t else (slice(None), slice(None))
-        out[t] = ((inside[t, kept_g] > 0).mean(), recalled[t, kept_r].mean(), inside[t, kept_g].mean() / k, covered[t, kept_r].mean())
+def squared_differences(x: Float, i: NDArray[Any], y: Float, j: NDArray[Any]) -> NDArray[np.float64]:
+    """‖x_i − y_j‖² of pairs, from float64 differences: exactly 0 for copies."""
+    out = np.empty(len(i))
+    step = max(1, 2**18 // x.shape[1])  # 2 MiB of differences stay in the cache
+    for a in range(0, len(i), step):
+        difference = x[i[a : a + step]].astype(np.float64)
+        difference -= y[j[a : a + step]]
+        out[a : a + step] = np.einsum("ij,ij->i", difference, difference)
     return out
 
 
-def jackknife(leave_one_out: Float) -> Float:
-    """Standard error from the values with each of G blocks left out: sqrt((G−1)/G Σ (θ_b − mean)²)   (Efron & Tibshirani 1993, eq. 11.5)."""
-    count = len(leave_one_out)
-    return np.sqrt((count - 1) / count * ((leave_one_out - leave_one_out.mean(axis=0)) ** 2).sum(axis=0))
+def _single(*sets: Float) -> bool:
+    # Below 64 dimensions the product is not what costs, and points of toy data lie close together compared with their norms.
+    return all(x.dtype == np.float32 for x in sets) and sets[0].shape[1] >= 64
 
 
-# -- polynomial kernels ------------------------------------------------------------------------------------------------------------
+def _bounds(n: int) -> list[tuple[int, int]]:
+    return [(a, min(a + TILE, n)) for a in range(0, n, TILE)]
 
 
-def polynomial_sums(x: Float, y: Float, degree: int, *, same: bool = False) -> tuple[Float, Float, float]:
-    """Row sums, column sums and sum of squares of k(x, y) = (x·y/d + 1)^degree, in tiles.
+def _smallest(product: _Product, rows: NDArray[Any] | None, keep: int, same: bool) -> tuple[Any, Any]:
+    """Values and columns of the `keep` smallest approximate distances of every row; the pass is symmetric where all rows are asked for."""
+    import torch
+
+    n = len(product.x) if rows is None else len(rows)
+    best = torch.full((n, keep), torch.inf, dtype=product.dtype)
+    index = torch.full((n, keep), -1, dtype=torch.int64)
+
+    def update(a: int, b: int, tile: Any, start: int) -> None:
+        values, at = tile.topk(min(keep, tile.shape[1]), dim=1, largest=False, sorted=False)
+        values, at = torch.cat([best[a:b], values], 1), torch.cat([index[a:b], at + start], 1)
+        best[a:b], order = values.topk(keep, dim=1, largest=False)
+        index[a:b] = at.gather(1, order)
+
+    symmetric = same and rows is None
+    for a, b in _bounds(n):
+        where: Any = slice(a, b) if rows is None else rows[a:b]
+        left, norms = product.rows(product.x, where), product.nx[where]
+        for c, e in _bounds(len(product.y)):
+            if symmetric and c < a:
+                continue
+            right = left if symmetric and a == c else product.rows(product.y, slice(c, e))
+            tile = product.tile(left, right, norms, product.ny[c:e])
+            if same:
+                own = torch.arange(a, b) if rows is None else torch.as_tensor(rows[a:b])
+                inside = (own >= c) & (own < e)
+                tile[inside.nonzero()[:, 0], own[inside] - c] = torch.inf
+            update(a, b, tile, c)
+            if symmetric and c > a:
+                update(c, e, tile.T.contiguous(), a)
+    return best, index
+
+
+def nearest(x: Float, y: Float | None, k: int, rows: NDArray[Any] | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The k nearest rows of y for rows of x, exactly.
+
+    Time n m d, memory of a few tiles: nothing of size n × m is held. In float32 for float32 features of 64 or more dimensions, then the
+    candidates from float64 differences; rows whose answer rounding could change are done again in float64, and at last from differences.
+
+    Args:
+        x: (n, d) float32 or float64.
+        y: (m, d); None for the other rows of x.
+        k: number of neighbours, at most m (n − 1 among the rows of x).
+        rows: indices of the rows of x to do; None for all.
+
+    Returns:
+        (squared distances (n, k) ascending, their rows of y (n, k)). Copies are at distance exactly 0. Of equally distant rows any may
+        come first.
+    """
+    same, other = y is None, x if y is None else y
+    columns = len(other) - same
+    if not 1 <= k <= columns:
+        raise ValueError(f"k must be between 1 and {columns}, found {k}")
+    count = len(x) if rows is None else len(rows)
+    distance, index = np.empty((count, k)), np.empty((count, k), np.int64)
+    todo = np.arange(count)
+    keep = min(k + 3, columns)
+    for single in [True, False] if _single(x, other) else [False]:
+        if not len(todo):
+            return distance, index
+        product = _Product(x, other, single)
+        asked = None if rows is None and len(todo) == count else (np.arange(count) if rows is None else rows)[todo]
+        best, at = (v.numpy() for v in _smallest(product, asked, keep, same))
+        own = np.arange(count) if asked is None else asked
+        exact = squared_differences(x, np.repeat(own, keep), other, at.ravel()).reshape(-1, keep)
+        order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+        distance[todo], index[todo] = np.take_along_axis(exact, order, 1), np.take_along_axis(at, order, 1)
+        # Rows left out are further than the last kept one, up to rounding. A nearer one than the k-th would have a norm of at most:
+        radius = distance[todo, k - 1]
+        norm = product.nx.numpy()[own]
+        rounding = 2 * product.error * (norm + (np.sqrt(norm) + np.sqrt(radius)) ** 2)
+        sure = (best[:, -1] - rounding >= radius) | (rounding <= SAME * radius) | (radius == 0) | (keep == columns)
+        todo = todo[~sure]
+    for t in todo:
+        i = t if rows is None else rows[t]
+        every = squared_differences(x, np.full(len(other), i), other, np.arange(len(other)))
+        if same:
+            every[i] = np.inf
+        index[t] = np.argsort(every, kind="stable")[:k]
+        distance[t] = every[index[t]]
+    return distance, index
+
+
+def radii(x: Float, k: int, blocks: int = 0) -> NDArray[np.float64]:
+    """(blocks + 1, n) squared distance to the k-th other row: among all rows, then with the rows of block 0, 1, ... left out.
+
+    One pass keeps a few neighbours more than k; a row most of whose neighbours are in one block is looked up again.
 
     Args:
         x: (n, d).
-        y: (m, d).
-        degree: at least 1.
-        same: x is y: the diagonal is left out.
+        k: neighbours.
+        blocks: row i is in block i mod `blocks`; 0 for none.
     """
+    n = len(x)
+    out = np.empty((blocks + 1, n))
+    rows: NDArray[Any] | None = None
+    wide = min(n - 1, k + (4 + k // 5 if blocks else 0))
+    while True:
+        distance, index = nearest(x, None, wide, rows)
+        own = np.arange(n) if rows is None else rows
+        out[0, own] = distance[:, k - 1]
+        missing = np.zeros(len(own), bool)
+        for b in range(blocks):
+            rank = np.cumsum(index % blocks != b, axis=1)
+            out[b + 1, own] = np.take_along_axis(distance, np.argmax(rank >= k, axis=1)[:, None], 1)[:, 0]
+            missing |= rank[:, -1] < k
+        if not missing.any():
+            return out
+        if wide == n - 1:
+            raise ValueError(f"a block leaves fewer than {k} neighbours of {n} rows")
+        rows, wide = own[missing], min(n - 1, 2 * wide)
+
+
+def manifold(gen: Float, ref: Float, k: int, blocks: int = 0) -> NDArray[np.float64]:
+    """(blocks + 1, 4) precision, recall, density, coverage: of all rows, then with one block of rows of both sides left out.
+
+    Three distance passes (within each side, across) serve all of them; beside the rows, memory is that of a few tiles.
+
+    Args:
+        gen: (n, d) rows, n > k.
+        ref: (m, d) rows, m > k.
+        k: neighbours that make a ball's radius.
+        blocks: row i of either side is in block i mod `blocks`; 0 for no jackknife.
+    """
+    rad_g, rad_r = radii(gen, k, blocks), radii(ref, k, blocks)
+    n, m = len(gen), len(ref)
+    block_g, block_r = (np.arange(count) % max(blocks, 1) + 1 for count in (n, m))  # rows of block b are absent from replicate b + 1
+    least_g, most_g, least_r, most_r = rad_g.min(0), rad_g.max(0), rad_r.min(0), rad_r.max(0)
+    precise, recalled, covered = np.zeros((blocks + 1, n), bool), np.zeros((blocks + 1, m), bool), np.zeros((blocks + 1, m), bool)
+    hits = np.zeros(blocks + 1)
+    product = _Product(ref, gen, _single(ref, gen))
+    norm_r, norm_g = product.nx.numpy(), product.ny.numpy()
+    for a, b in _bounds(m):
+        left = product.rows(ref, slice(a, b))
+        for c, e in _bounds(n):
+            tile = product.tile(left, product.rows(gen, slice(c, e)), product.nx[a:b], product.ny[c:e])
+            # a bound of the tile's rounding decides who is looked at; the pair's own rounding who is computed again
+            slack = 2 * product.error * (norm_r[a:b].max() + norm_g[c:e].max())
+            near = tile <= _t(most_r[a:b] + slack).to(tile.dtype)[:, None]
+            near |= tile <= _t(most_g[c:e] + slack).to(tile.dtype)[None, :]
+            i, j = (v.numpy() for v in near.nonzero(as_tuple=True))
+            for p in range(0, len(i), 2**18):
+                ii, jj = i[p : p + 2**18], j[p : p + 2**18]
+                d2 = tile.numpy()[ii, jj].astype(np.float64)
+                ii, jj = ii + a, jj + c
+                rounding = 2 * product.error * (norm_r[ii] + norm_g[jj])
+                unsure = (d2 >= least_r[ii] - rounding) & (d2 <= most_r[ii] + rounding)
+                unsure |= (d2 >= least_g[jj] - rounding) & (d2 <= most_g[jj] + rounding)
+                d2[unsure] = squared_differences(ref, ii[unsure], gen, jj[unsure])
+                d2 *= 1 - SAME
+                for r in range(blocks + 1):
+                    kept = (block_r[ii] != r) & (block_g[jj] != r) if r else np.ones(len(ii), bool)
+                    in_ref = kept & (d2 <= rad_r[r, ii])
+                    hits[r] += np.count_nonzero(in_ref)
+                    precise[r, jj[in_ref]] = True
+                    covered[r, ii[in_ref]] = True
+                    recalled[r, ii[kept & (d2 <= rad_g[r, jj])]] = True
+    out = np.empty((blocks + 1, 4))
+    for r in range(blocks + 1):
+        g, f = (block_g != r, block_r != r) if r else (np.ones(n, bool), np.ones(m, bool))
+        out[r] = precise[r, g].mean(), recalled[r, f].mean(), hits[r] / (k * g.sum()), covered[r, f].mean()
+    return out
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KernelSums:
+    """Sums of a kernel matrix K_ij = k(x_i, y_j).
+
+    Args:
+        rows: (n,) row sums; without the diagonal where y is x.
+        columns: (m,) column sums.
+        squares: Σ K², without the diagonal where y is x.
+    """
+
+    rows: Float
+    columns: Float
+    squares: float
+
+
+def _power(k: Any, degree: int) -> Any:
+    return k * k * k if degree == 3 else k**degree
+
+
+def polynomial_sums(x: Float, y: Float | None, degree: int = 3) -> KernelSums:
+    """Sums of k(x, y) = (x·y/d + 1)^degree in float64, tile by tile; half the products where y is x.
+
+    Args:
+        x: (n, d).
+        y: (m, d); None for x itself, without the diagonal.
+        degree: at least 1.
+    """
+    other = x if y is None else y
+    rows, columns, squares = np.zeros(len(x)), np.zeros(len(other)), 0.0
+    bounds = 1024  # 8 MiB tiles stay in the cache through cubing and summing
+    for a in range(0, len(x), bounds):
+        left = _t(x[a : a + bounds]) / x.shape[1]
+        for c in range(0 if y is not None else a, len(other), bounds):
+            k = _power((left @ _t(other[c : c + bounds]).T).add_(1.0), degree)  # (rows, columns)
+            own = y is None and a == c
+            if own:
+                k.fill_diagonal_(0.0)
+            rows[a : a + len(left)] += k.sum(1).numpy()
+            if y is None and not own:
+                rows[c : c + k.shape[1]] += k.sum(0).numpy()
+            elif y is not None:
+                columns[c : c + k.shape[1]] += k.sum(0).numpy()
+            squares += float(k.square().sum()) * (1 if own or y is not None else 2)
+    return KernelSums(rows, rows if y is None else columns, squares)
+
+
+@dataclass(frozen=True)
+class CubicMoments:
+    """The first three moments of n rows, as tensors: all that Σ_j (x·y_j/d + 1)³ depends on.
+
+    Args:
+        n: number of rows.
+        first: (d,) Σ y.
+        second: (d, d) Σ y yᵀ.
+        third: (d, d(d+1)/2) Σ y_c y_a y_b for a <= b.
+    """
+
+    n: int
+    first: Any
+    second: Any
+    third: Any
+
+
+def _pairs(part: Any) -> Any:
+    """(n, d(d+1)/2) products y_a y_b for a <= b."""
     import torch
 
-    a, b = _tensor(x) / x.shape[1], _tensor(y)
-    rows, columns, squares = torch.zeros(len(a), dtype=torch.float64), torch.zeros(len(b), dtype=torch.float64), 0.0
-    for i in range(0, len(a), _TILE[0]):
-        for j in range(0, len(b), _TILE[1]):
-            base = (a[i : i + _TILE[0]] @ b[j : j + _TILE[1]].T).add_(1.0)
-            k = base.clone()
-            for _ in range(degree - 1):
-                k.mul_(base)
-            if same:
-                p = torch.arange(max(i, j), max(i, j, min(i + len(k), j + k.shape[1])))
-                k[p - i, p - j] = 0.0
-            rows[i : i + len(k)] += k.sum(1)
-            columns[j : j + k.shape[1]] += k.sum(0)
-            squares += float(torch.dot(k.view(-1), k.view(-1)))
-    return np.asarray(rows), np.asarray(columns), squares
+    d = part.shape[1]
+    return torch.cat([part[:, a : a + 1] * part[:, a:] for a in range(d)], dim=1)
 
 
-def cubic_row_sums(x: Float, y: Float) -> Float:
-    """Σ_j (x_i·y_j/d + 1)³ for every i in time linear in n and m, from the first three moments of y.
+def _steps(n: int, d: int) -> list[tuple[int, int]]:
+    step = max(64, 2**22 // (d * (d + 1)))  # 16 MiB of pair products
+    return [(a, min(a + step, n)) for a in range(0, n, step)]
+
+
+def cubic_moments(y: Float) -> CubicMoments:
+    """Moments of rows (m, d), in time linear in m."""
+    import torch
+
+    u = _t(y)
+    d = u.shape[1]
+    third = torch.zeros(d, d * (d + 1) // 2, dtype=torch.float64)
+    for a, b in _steps(len(u), d):
+        third.addmm_(u[a:b].T, _pairs(u[a:b]))
+    return CubicMoments(len(u), u.sum(0), u.T @ u, third)
+
+
+def cubic_sums(x: Float, moments: list[CubicMoments]) -> list[NDArray[np.float64]]:
+    """For each set of moments, (n,) sums Σ_j (x_i·y_j/d + 1)³ in time linear in n.
 
     (u + 1)³ = 1 + 3u + 3u² + u³ with u = x·y/d, and Σ_j u_j^p is a polynomial in x whose coefficients are the p-th moments of y.
 
     Args:
         x: (n, d).
-        y: (m, d).
+        moments: of the sets y.
     """
     import torch
 
     d = x.shape[1]
-    upper = torch.triu_indices(d, d)
-    twice = torch.where(upper[0] == upper[1], 1.0, 2.0).to(torch.float64)  # y_b y_c and y_c y_b
-    step = max(64, int(2**22 / len(twice)))
-    t, u = _tensor(x) / d, _tensor(y)
-    third = torch.zeros(d, len(twice), dtype=torch.float64)
-    for start in range(0, len(u), step):
-        part = u[start : start + step]
-        third.addmm_(part.T, part[:, upper[0]] * part[:, upper[1]])
-    first, second = u.sum(0), u.T @ u
-    out = np.empty(len(t))
-    for start in range(0, len(t), step):
-        part = t[start : start + step]
-        pairs = (part[:, upper[0]] * part[:, upper[1]]).mul_(twice)
-        out[start : start + len(part)] = (
-            len(u) + 3 * (part @ first) + 3 * ((part @ second) * part).sum(1) + ((part @ third) * pairs).sum(1)
-        ).numpy()
+    t = _t(x) / d
+    twice = torch.cat([torch.tensor([1.0] + [2.0] * (d - a - 1), dtype=torch.float64) for a in range(d)])  # y_a y_b and y_b y_a
+    out = [np.empty(len(t)) for _ in moments]
+    for a, b in _steps(len(t), d):
+        part = t[a:b]
+        pairs = _pairs(part).mul_(twice)
+        for found, m in zip(out, moments, strict=True):
+            squares, cubes = ((part @ m.second) * part).sum(1), ((part @ m.third).mul_(pairs)).sum(1)
+            found[a:b] = (m.n + 3 * (part @ m.first) + 3 * squares + cubes).numpy()
     return out
+
+
+def polynomial_mmd(x: Float, y: Float, degree: int = 3) -> float:
+    """Unbiased MMD² with k(x, y) = (x·y/d + 1)^degree: Gretton et al. 2012, eq. 3."""
+    n, m = len(x), len(y)
+    kxx, kyy, kxy = polynomial_sums(x, None, degree), polynomial_sums(y, None, degree), polynomial_sums(x, y, degree)
+    return float(kxx.rows.sum() / (n * (n - 1)) + kyy.rows.sum() / (m * (m - 1)) - 2 * kxy.rows.sum() / (n * m))

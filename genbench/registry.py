@@ -3,6 +3,7 @@
 A name is known without importing its module; a module is imported when it is used.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import pkgutil
@@ -14,6 +15,7 @@ from genbench.errors import MissingError, near_miss
 KINDS = ("metrics", "baselines", "datasets", "extractors")
 
 
+@functools.cache  # a scan of every installed package takes milliseconds, and a suite asks thousands of times
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {e.name: e for e in importlib.metadata.entry_points(group=f"genbench.{kind}")}
 

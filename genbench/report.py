@@ -79,10 +79,20 @@ def to_markdown(run: Run) -> str:
     ]
     for row in r["results"]:
         value, interval = cell(row["value"], row["low"], row["high"])
-        lines.append(f"| {escaped(_label(row))} | {escaped(row['extractor'])} | {value} | {interval.replace('[', chr(92) + '[')} | {row['better']} | "
-                     f"{row['unit']} | {row['n']} | {row['interval'] or '–'} |")
-    for title, entries in (("Skipped", [f"{s.get('quantity', '')} ({s['metric']}): {s['reason']}" if s.get("quantity") else f"{s['metric']}: {s['reason']}"
-                                        for s in r["skipped"]]), ("Warnings", r["warnings"])):
+        lines.append(
+            f"| {escaped(_label(row))} | {escaped(row['extractor'])} | {value} | {escaped(interval)} | {row['better']} | "
+            f"{row['unit']} | {row['n']} | {row['interval'] or '–'} |"
+        )
+    for title, entries in (
+        (
+            "Skipped",
+            [
+                f"{s.get('quantity', '')} ({s['metric']}): {s['reason']}" if s.get("quantity") else f"{s['metric']}: {s['reason']}"
+                for s in r["skipped"]
+            ],
+        ),
+        ("Warnings", r["warnings"]),
+    ):
         if entries:
             lines += ["", f"## {title}", "", *(f"- {escaped(e)}" for e in entries)]
     return "\n".join(lines) + "\n"
@@ -112,12 +122,27 @@ def show(run: Run, file: IO[str] | None = None) -> None:
     console.print(Text(f"{printable(r['subject']['name'])} against {printable(r['reference']['name'])}", style="bold"))
     console.print(Text(_counts(r)))
     table = Table(box=None, pad_edge=False)
-    for title, justify in (("metric", "left"), ("extractor", "left"), ("value", "right"), ("95 % interval", "left"), ("better", "left"),
-                           ("unit", "left"), ("interval by", "left")):
+    for title, justify in (
+        ("metric", "left"),
+        ("extractor", "left"),
+        ("value", "right"),
+        ("95 % interval", "left"),
+        ("better", "left"),
+        ("unit", "left"),
+        ("interval by", "left"),
+    ):
         table.add_column(title, justify=justify, no_wrap=title in ("value", "metric", "95 % interval"))  # type: ignore[arg-type]
     for row in r["results"]:
         value, interval = cell(row["value"], row["low"], row["high"])
-        texts = (_label(row), row["extractor"], value, interval, f"{_ARROWS[row['better']]} {row['better']}", row["unit"], row["interval"] or "–")
+        texts = (
+            _label(row),
+            row["extractor"],
+            value,
+            interval,
+            f"{_ARROWS[row['better']]} {row['better']}",
+            row["unit"],
+            row["interval"] or "–",
+        )
         table.add_row(*(Text(printable(t)) for t in texts))
     console.print(table)
     for s in r["skipped"]:

@@ -50,7 +50,9 @@ def _commit() -> dict[str, Any]:
     git = ["git", "-C", str(root)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        dirt = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10, check=True)
+        dirt = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": head, "dirty": bool(dirt.stdout.strip())}
@@ -187,8 +189,10 @@ class Run:
         if not isinstance(record, dict):
             raise DataError(f"{path}: expected a JSON object, found {type(record).__name__}")
         if record.get("id") != record_id(record):
-            raise DataError(f"{path}: the record was changed after it was written (its content has id {record_id(record)}, "
-                            f"it says {record.get('id')}); run the evaluation again")
+            raise DataError(
+                f"{path}: the record was changed after it was written (its content has id {record_id(record)}, "
+                f"it says {record.get('id')}); run the evaluation again"
+            )
         return cls(migrate(record, str(path)))
 
 

@@ -688,6 +688,7 @@ class _Scan:
         out = np.empty((len(index), *shape), np.uint8)
         for place, i in enumerate(index):
             out[place] = self._kept[i]
+            self._kept[i] = out[place]  # lets the decoded array go at once
         self._kept = None
         return out
 

@@ -191,12 +191,14 @@ class Probabilities:
         return len(self.p)
 
     @classmethod
-    def of_logits(cls, logits: Float, classes: tuple[str, ...] | None = None, extractor: str = "identity") -> Self:
+    def of_logits(
+        cls, logits: Float, classes: tuple[str, ...] | None = None, extractor: str = "identity", names: Sequence[str] | None = None
+    ) -> Self:
         """Softmax in float64."""
         z = np.asarray(logits, np.float64)
-        _finite_rows(z, f"{extractor} logits", None)
+        _finite_rows(z, f"{extractor} logits", names)
         z = np.exp(z - z.max(axis=1, keepdims=True))
-        return cls(z / z.sum(axis=1, keepdims=True), classes, extractor)
+        return cls(z / z.sum(axis=1, keepdims=True), classes, extractor, names)
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:

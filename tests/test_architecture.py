@@ -122,8 +122,20 @@ def test_packages_of_members_re_export_nothing(folder: str) -> None:
 
 
 def test_only_these_top_level_entries() -> None:
-    allowed = {"genbench", "baselines", "leaderboards", "tests", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
-               "LICENSE", "CITATION.cff", "constraints.txt"}
+    allowed = {
+        "genbench",
+        "baselines",
+        "leaderboards",
+        "tests",
+        "benchmarks",
+        "pyproject.toml",
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "CITATION.cff",
+        "constraints.txt",
+    }
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -131,16 +143,28 @@ def test_only_these_top_level_entries() -> None:
         assert name in allowed or name.startswith("."), f"{name} has no place at the top"
 
 
-COMMANDS = [["--help"], ["eval", "--help"], ["ls", "metrics"], ["ls", "baselines"], ["ls", "datasets"], ["ls", "extractors"], ["ls", "protocols"],
-            ["leaderboard", "--help"], ["bench", "--help"], ["cache", "ls"]]
+COMMANDS = [
+    ["--help"],
+    ["eval", "--help"],
+    ["ls", "metrics"],
+    ["ls", "baselines"],
+    ["ls", "datasets"],
+    ["ls", "extractors"],
+    ["ls", "protocols"],
+    ["leaderboard", "--help"],
+    ["bench", "--help"],
+    ["cache", "ls"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_listings_start_without_torch(command: list[str]) -> None:
-    code = ("import sys\nfrom genbench.cli import run\n"
-            f"try:\n    code = run({command!r})\nexcept SystemExit as e:\n    code = e.code or 0\n"
-            "heavy = {'torch', 'torchvision', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
-            "assert not heavy, heavy\nsys.exit(code)")
+    code = (
+        "import sys\nfrom genbench.cli import run\n"
+        f"try:\n    code = run({command!r})\nexcept SystemExit as e:\n    code = e.code or 0\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nsys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

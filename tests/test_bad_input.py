@@ -406,6 +406,22 @@ def test_a_tar_bomb_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         open_samples(path)
 
 
+def test_a_bomb_in_a_tar_header_takes_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 2**28
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    data = packer.compress(name.tobuf(tarfile.GNU_FORMAT)) + b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="a block of 268,435,456 bytes"):
+        open_samples(tmp_path / "x.tar.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 2**20
+
+
 def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives.read_file, "__defaults__", (1000, None))
     with pytest.raises(DataError, match=r"big\.png: 2,000 bytes, the limit is 1,000"):

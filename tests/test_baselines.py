@@ -76,8 +76,10 @@ def test_every_baseline_says_how_to_launch_it():
 
 
 def test_listing_baselines_imports_nothing_heavy():
-    code = ("import sys; from genbench import registry; [registry.module('baselines', n) for n in registry.modules('baselines')]; "
-            "print({'torch', 'torchvision', 'sklearn', 'pandas', 'PIL', 'scipy'} & set(sys.modules))")
+    code = (
+        "import sys; from genbench import registry; [registry.module('baselines', n) for n in registry.modules('baselines')]; "
+        "print({'torch', 'torchvision', 'sklearn', 'pandas', 'PIL', 'scipy'} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert found.stdout.strip() == "set()"
 
@@ -113,11 +115,20 @@ def test_config_survives_json_and_hashes_its_content():
     assert made.hash == Settings(5, (0.1, 0.2)).hash != Settings().hash
 
 
-@pytest.mark.parametrize(("name", "settings"), [
-    ("kde", {"low": 2.0}), ("gmm", {"components": ()}), ("gmm", {"covariances": ("round",)}), ("gmm", {"shrink": (2.0,)}),
-    ("independent", {"smoothing": (0.0,)}), ("train_noise", {"noise": -1.0}), ("blurred", {"sigma": 0.0}),
-    ("class_imbalanced", {"ratio": 0.0}), ("uniform_noise", {"margin": -0.1}),
-])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("kde", {"low": 2.0}),
+        ("gmm", {"components": ()}),
+        ("gmm", {"covariances": ("round",)}),
+        ("gmm", {"shrink": (2.0,)}),
+        ("independent", {"smoothing": (0.0,)}),
+        ("train_noise", {"noise": -1.0}),
+        ("blurred", {"sigma": 0.0}),
+        ("class_imbalanced", {"ratio": 0.0}),
+        ("uniform_noise", {"margin": -0.1}),
+    ],
+)
 def test_settings_out_of_range_are_refused(name, settings):
     with pytest.raises(UsageError, match="found"):
         registry.module("baselines", name).Config(**settings)
@@ -398,9 +409,14 @@ def test_changed_arrays_are_noticed(tmp_path):
         models.load_model(tmp_path)
 
 
-@pytest.mark.parametrize(("key", "value", "match"), [
-    ("format", 99, "newer genbench"), ("surprise", 1, "not a readable checkpoint"), ("baseline", {}, "name and config"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("format", 99, "newer genbench"),
+        ("surprise", 1, "not a readable checkpoint"),
+        ("baseline", {}, "name and config"),
+    ],
+)
 def test_changed_description_is_noticed(tmp_path, key, value, match):
     saved(tmp_path)
     path = tmp_path / "model.json"
@@ -457,8 +473,13 @@ def train(config, data, *, seed, out=None):
 def sampler():
     return Model(Config(), (2,))
 '''
-HONEST = {"wide": "2.0", "bound": "'exact'", "rng": "generator(seed, index)",
-          "draw": "self.config.wide * rng.standard_normal((self.SHARD, *self.shape))", "norm": "2"}
+HONEST = {
+    "wide": "2.0",
+    "bound": "'exact'",
+    "rng": "generator(seed, index)",
+    "draw": "self.config.wide * rng.standard_normal((self.SHARD, *self.shape))",
+    "norm": "2",
+}
 
 
 def own(tmp_path, **changes):
@@ -475,17 +496,24 @@ def test_check_accepts_a_users_own_file(tmp_path):
     assert check.check(own(tmp_path)).ok
 
 
-@pytest.mark.parametrize(("changes", "law"), [
-    ({"bound": "None"}, "bound says what log_prob is, and is None exactly where there is none"),
-    ({"norm": "1"}, "exp(log_prob) sums or integrates to one"),
-    ({"rng": "np.random"}, "neither training nor sampling touches a global random generator"),
-    ({"rng": "generator(0, index)"}, "the same seed gives the same samples, another seed others"),
-    ({"draw": "rng.standard_normal((self.SHARD, *self.shape)).astype(np.float32)"},
-     "samples have the data's shape and type, and are finite"),
-    ({"draw": "np.full((self.SHARD, *self.shape), np.nan)"}, "samples have the data's shape and type, and are finite"),
-    ({"draw": "rng.standard_normal((self.SHARD, *self.shape))"},
-     "samples follow the declared law: their mean log_prob is its negative entropy"),
-])
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"bound": "None"}, "bound says what log_prob is, and is None exactly where there is none"),
+        ({"norm": "1"}, "exp(log_prob) sums or integrates to one"),
+        ({"rng": "np.random"}, "neither training nor sampling touches a global random generator"),
+        ({"rng": "generator(0, index)"}, "the same seed gives the same samples, another seed others"),
+        (
+            {"draw": "rng.standard_normal((self.SHARD, *self.shape)).astype(np.float32)"},
+            "samples have the data's shape and type, and are finite",
+        ),
+        ({"draw": "np.full((self.SHARD, *self.shape), np.nan)"}, "samples have the data's shape and type, and are finite"),
+        (
+            {"draw": "rng.standard_normal((self.SHARD, *self.shape))"},
+            "samples follow the declared law: their mean log_prob is its negative entropy",
+        ),
+    ],
+)
 def test_check_finds_a_broken_law(tmp_path, changes, law):
     changes = {"rng": "np.random.mtrand._rand"} if changes.get("rng") == "np.random" else changes
     assert any(law.split(" (")[0] == found or law.startswith(found) for found in broken(check.check(own(tmp_path, **changes))))

@@ -60,14 +60,35 @@ def fake(monkeypatch):
         model = cell.module.train(cell.config, data, seed=cell.seed)
         about = models.describe(cell.baseline, cell.module, model, passed={}, seed=cell.seed, dataset=cell.task.dataset)
         value = float(model.sample(100, seed=cell.seed).mean())
-        return runs.make({
-            "subject": {"name": cell.baseline, "kind": "baseline", "fingerprint": "x", "n": 100, "shape": [2], "baseline": about},
-            "reference": {"name": "r", "kind": "dataset", "fingerprint": "r", "n": 300}, "train": None, "test": None,
-            "protocol": {"name": cell.protocol.name, "hash": cell.protocol.hash, "extractor": "identity", "n": 100},
-            "extractors": {}, "skipped": [], "warnings": [], "environment": {},
-            "results": [{"metric": "mean", "extractor": "identity", "quantity": "mean", "value": value, "low": value - 0.1,
-                         "high": value + 0.1, "n": 100, "interval": "x", "bound": "exact", "better": "lower", "unit": "1"}],
-        }, {"training_seconds": 0.0})
+        return runs.make(
+            {
+                "subject": {"name": cell.baseline, "kind": "baseline", "fingerprint": "x", "n": 100, "shape": [2], "baseline": about},
+                "reference": {"name": "r", "kind": "dataset", "fingerprint": "r", "n": 300},
+                "train": None,
+                "test": None,
+                "protocol": {"name": cell.protocol.name, "hash": cell.protocol.hash, "extractor": "identity", "n": 100},
+                "extractors": {},
+                "skipped": [],
+                "warnings": [],
+                "environment": {},
+                "results": [
+                    {
+                        "metric": "mean",
+                        "extractor": "identity",
+                        "quantity": "mean",
+                        "value": value,
+                        "low": value - 0.1,
+                        "high": value + 0.1,
+                        "n": 100,
+                        "interval": "x",
+                        "bound": "exact",
+                        "better": "lower",
+                        "unit": "1",
+                    }
+                ],
+            },
+            {"training_seconds": 0.0},
+        )
 
     monkeypatch.setattr(suites, "open_data", open_data)
     monkeypatch.setattr(suites, "run_cell", run_cell)
@@ -146,7 +167,7 @@ def test_another_config_or_protocol_is_computed_again(tmp_path, fake, monkeypatc
 
 def test_a_damaged_record_is_said_and_computed_again(tmp_path, fake, capsys):
     bench(SMALL, only=["test_set"], seeds=1, out=tmp_path)
-    path, = (tmp_path / "ring8-1" / "runs").glob("*.json")
+    (path,) = (tmp_path / "ring8-1" / "runs").glob("*.json")
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
     bench(SMALL, only=["test_set"], seeds=1, out=tmp_path)
@@ -172,9 +193,9 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path, fake, monkeyp
         bench(SMALL, out=tmp_path)
     assert e.value.exit_code == 1
     assert len(fake) == 6
-    path, = (tmp_path / "ring8-1" / "failures").glob("*.json")
+    (path,) = (tmp_path / "ring8-1" / "failures").glob("*.json")
     assert json.loads(path.read_text())["error"].startswith(type(fault).__name__)
-    table, = leaderboard.tables(tmp_path / "ring8-1")
+    (table,) = leaderboard.tables(tmp_path / "ring8-1")
     assert {(r.model, r.seeds, r.failed) for r in table.rows} == {("test_set", 2, 0), ("train_replay", 1, 1)}
     monkeypatch.setattr(suites, "run_cell", good)
     bench(SMALL, out=tmp_path)
@@ -228,8 +249,10 @@ def test_publishing_writes_the_boards_into_the_projects_folder(tmp_path, fake, m
 
 
 def test_dry_run_of_quick_imports_no_torch(tmp_path):
-    code = ("import sys; from genbench.bench import bench; bench('quick', dry_run=True, out=sys.argv[1]); "
-            "assert not {'torch', 'pandas', 'torchvision'} & set(sys.modules)")
+    code = (
+        "import sys; from genbench.bench import bench; bench('quick', dry_run=True, out=sys.argv[1]); "
+        "assert not {'torch', 'pandas', 'torchvision'} & set(sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
     assert found.returncode == 0, found.stderr
     assert "left out: blurred on ring8" in found.stdout
@@ -240,7 +263,7 @@ def test_quick_scores_the_controls_where_they_belong(tmp_path):
     made = bench("quick", only=["test_set", "train_replay", "one_class", "uniform_noise", "independent"], seeds=1, out=tmp_path, cache=None)
     assert len(made) == 10
     for board in ("ring8", "digits"):
-        table, = (t for t in (t for b in leaderboard.boards(tmp_path) for t in leaderboard.tables(b)) if t.reference.startswith(board))
+        (table,) = (t for t in (t for b in leaderboard.boards(tmp_path) for t in leaderboard.tables(b)) if t.reference.startswith(board))
         value = {r.model: r.cells["fid_debiased"] for r in table.rows}
         assert value["test_set"].value < value["one_class"].value
         assert value["test_set"].value < value["uniform_noise"].value

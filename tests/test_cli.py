@@ -38,7 +38,10 @@ def test_json_is_exactly_the_stored_record(vectors: tuple[str, str], tmp_path: P
 
 def test_table_csv_and_markdown(vectors: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gen, ref = vectors
-    assert run(["eval", gen, "--reference", ref, "--metrics", "fid", "--csv", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md")]) == 0
+    assert (
+        run(["eval", gen, "--reference", ref, "--metrics", "fid", "--csv", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md")])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "fid_debiased" in out
     assert "95 % interval" in out
@@ -48,21 +51,24 @@ def test_table_csv_and_markdown(vectors: tuple[str, str], tmp_path: Path, capsys
     assert "| fid_debiased |" in (tmp_path / "t.md").read_text()
 
 
-@pytest.mark.parametrize(("words", "code", "match"), [
-    (["eval", "GEN", "--reference", "REF", "--metric", "fid"], 2, "--metrics"),
-    (["eval", "GEN", "--reference", "REF", "--metrics", "fidd"], 2, "did you mean 'fid'"),
-    (["eval", "GEN", "--reference", "mnits"], 2, "mnist"),
-    (["eval", "GEN", "--reference", "ring8/tset"], 2, "test"),
-    (["eval", "GEN"], 2, "reference"),
-    (["eval", "nowhere/at/all", "--reference", "REF"], 2, "nowhere/at/all"),
-    (["eval", "GEN", "--reference", "REF", "-n", "many"], 2, "many"),
-    (["eval", "GEN", "--reference", "REF", "--csv", "no/such/folder/x.csv"], 2, "does not exist"),
-    (["ls", "metric"], 2, "metrics"),
-    (["evl"], 2, "eval"),
-    (["bench", "quik"], 2, "quick"),
-    (["check", "gmmm"], 2, "gmm"),
-    (["show", "nothing.json"], 2, "nothing.json"),
-])
+@pytest.mark.parametrize(
+    ("words", "code", "match"),
+    [
+        (["eval", "GEN", "--reference", "REF", "--metric", "fid"], 2, "--metrics"),
+        (["eval", "GEN", "--reference", "REF", "--metrics", "fidd"], 2, "did you mean 'fid'"),
+        (["eval", "GEN", "--reference", "mnits"], 2, "mnist"),
+        (["eval", "GEN", "--reference", "ring8/tset"], 2, "test"),
+        (["eval", "GEN"], 2, "reference"),
+        (["eval", "nowhere/at/all", "--reference", "REF"], 2, "nowhere/at/all"),
+        (["eval", "GEN", "--reference", "REF", "-n", "many"], 2, "many"),
+        (["eval", "GEN", "--reference", "REF", "--csv", "no/such/folder/x.csv"], 2, "does not exist"),
+        (["ls", "metric"], 2, "metrics"),
+        (["evl"], 2, "eval"),
+        (["bench", "quik"], 2, "quick"),
+        (["check", "gmmm"], 2, "gmm"),
+        (["show", "nothing.json"], 2, "nothing.json"),
+    ],
+)
 def test_a_mistake_is_an_error_with_the_near_miss(
     words: list[str], code: int, match: str, vectors: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +111,9 @@ def test_absent_data_exits_3_and_says_what_to_put_where(
 
 def test_absent_weights_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", RNG.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8))
-    assert run(["eval", str(tmp_path / "x.npy"), "--reference", str(tmp_path / "x.npy"), "--extractor", "inception", "--metrics", "fid"]) == 3
+    assert (
+        run(["eval", str(tmp_path / "x.npy"), "--reference", str(tmp_path / "x.npy"), "--extractor", "inception", "--metrics", "fid"]) == 3
+    )
     assert "--weights" in capsys.readouterr().err
 
 
@@ -130,8 +138,24 @@ def test_doctor_and_cache(capsys: pytest.CaptureFixture[str]) -> None:
 def test_hostile_names_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = tmp_path / "=cmd|\x1b[31m<script>.npy"
     np.save(name, RNG.normal(size=(50, 2)))
-    assert run(["eval", str(name), "--reference", str(name), "--metrics", "fid", "--csv", str(tmp_path / "t.csv"),
-                "--markdown", str(tmp_path / "t.md"), "--no-cache"]) == 0
+    assert (
+        run(
+            [
+                "eval",
+                str(name),
+                "--reference",
+                str(name),
+                "--metrics",
+                "fid",
+                "--csv",
+                str(tmp_path / "t.csv"),
+                "--markdown",
+                str(tmp_path / "t.md"),
+                "--no-cache",
+            ]
+        )
+        == 0
+    )
     assert "\x1b[31m" not in capsys.readouterr().out
     text = (tmp_path / "t.md").read_text()
     assert "<script>" not in text

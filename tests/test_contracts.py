@@ -189,7 +189,7 @@ def planted(gen: Features) -> Estimate:
     """
     return Estimate(float(gen.x.mean()), None, None, len(gen), None)
 '''
-NEW_DATASET = '''
+NEW_DATASET = """
 import numpy as np
 from genbench.samples import open_samples
 SPLITS = ("train", "test")
@@ -204,8 +204,8 @@ def load(name, split, *, seed=0, n=None, root=None, download=False):
         raise ValueError("train or test")
     x = np.random.default_rng(SPLITS.index(split)).normal(size=(n or 50, 2))
     return ArraySamples(x, name=f"{name}/{split}", kind="dataset")
-'''
-NEW_EXTRACTOR = '''
+"""
+NEW_EXTRACTOR = """
 from genbench.extractor import Outputs
 SUMMARY = "twice the vector"
 DIM = None
@@ -229,7 +229,7 @@ class Twice:
 
 def load(*, preprocess=None, weights=None, device="cpu", shape, download=False):
     return Twice(shape)
-'''
+"""
 NEW_BASELINE = '''
 """A planted baseline: repeats the first training rows."""
 from dataclasses import dataclass
@@ -263,8 +263,15 @@ def test_adding_a_member_is_one_file(tmp_path: Path) -> None:
     (house / "baselines/planted_row.py").write_text(NEW_BASELINE)
 
     def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "genbench", *words], cwd=house, capture_output=True, text=True, timeout=300, check=False,
-                              env={"PATH": "", "PYTHONPATH": str(house), "GENBENCH_CACHE": str(tmp_path / "c"), "COLUMNS": "200"})
+        done = subprocess.run(
+            [sys.executable, "-m", "genbench", *words],
+            cwd=house,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={"PATH": "", "PYTHONPATH": str(house), "GENBENCH_CACHE": str(tmp_path / "c"), "COLUMNS": "200"},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

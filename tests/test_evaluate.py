@@ -61,14 +61,19 @@ def content(run: genbench.Run) -> dict[str, object]:
 
 
 def test_every_container_gives_the_same_record(containers: dict[str, object]) -> None:
-    runs = {name: genbench.evaluate(x, OTHERS, extractor="random", metrics=["fid", "kid", "prdc", "fid@pixels"]) for name, x in containers.items()}
+    runs = {
+        name: genbench.evaluate(x, OTHERS, extractor="random", metrics=["fid", "kid", "prdc", "fid@pixels"])
+        for name, x in containers.items()
+    }
     first = content(runs["folder"])
     assert len(first["results"]) >= 8
     for name, run in runs.items():
         assert content(run) == first, name
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 256}, {"workers": 3}, {"workers": 3, "batch_size": 7}])
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 256}, {"workers": 3}, {"workers": 3, "batch_size": 7}]
+)
 def test_batch_size_and_workers_do_not_move_a_bit(settings: dict[str, int]) -> None:
     plain = genbench.evaluate(IMAGES, OTHERS, extractor="random", metrics=["fid"], cache=None)
     other = genbench.evaluate(IMAGES, OTHERS, extractor="random", metrics=["fid"], cache=None, **settings)
@@ -117,13 +122,16 @@ def test_a_statistics_file_of_another_dimension_is_refused(tmp_path: Path) -> No
         genbench.evaluate(RNG.normal(size=(300, 4)), tmp_path / "stats.npz", extractor="identity", metrics=["fid"])
 
 
-@pytest.mark.parametrize(("arrays", "match"), [
-    ({"mu": np.zeros(3)}, "keys mu and sigma"),
-    ({"mu": np.zeros(3), "sigma": np.eye(4)}, "found"),
-    ({"mu": np.array([0, np.nan]), "sigma": np.eye(2)}, "finite"),
-    ({"mu": np.zeros(2), "sigma": np.diag([1.0, -1.0])}, "negative eigenvalue"),
-    ({"mu": np.zeros(2), "sigma": np.array([[1.0, 0.5], [0.0, 1.0]])}, "symmetric"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"mu": np.zeros(3)}, "keys mu and sigma"),
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "found"),
+        ({"mu": np.array([0, np.nan]), "sigma": np.eye(2)}, "finite"),
+        ({"mu": np.zeros(2), "sigma": np.diag([1.0, -1.0])}, "negative eigenvalue"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 0.5], [0.0, 1.0]])}, "symmetric"),
+    ],
+)
 def test_a_bad_statistics_file_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], match: str) -> None:
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(DataError, match=match):
@@ -143,17 +151,20 @@ def test_images_are_not_compared_with_vectors() -> None:
         genbench.evaluate(IMAGES, RNG.normal(size=(50, 2)), metrics=["fid"])
 
 
-@pytest.mark.parametrize(("arguments", "match"), [
-    ({"metrics": ["fdi"]}, "did you mean 'fid'"),
-    ({"metrics": ["kid:subsetz=3"]}, "did you mean 'subset"),
-    ({"metrics": ["fid@pixel"]}, "did you mean 'pixels'"),
-    ({"extractor": "pixelz"}, "did you mean 'pixels'"),
-    ({"protocol": "ring-1"}, "did you mean 'ring8-1'"),
-    ({"on_bad": "ignore"}, "on_bad"),
-    ({"device": "tpu"}, "device"),
-    ({"batch_size": 0}, "batch_size"),
-    ({"n": 0}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"metrics": ["fdi"]}, "did you mean 'fid'"),
+        ({"metrics": ["kid:subsetz=3"]}, "did you mean 'subset"),
+        ({"metrics": ["fid@pixel"]}, "did you mean 'pixels'"),
+        ({"extractor": "pixelz"}, "did you mean 'pixels'"),
+        ({"protocol": "ring-1"}, "did you mean 'ring8-1'"),
+        ({"on_bad": "ignore"}, "on_bad"),
+        ({"device": "tpu"}, "device"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"n": 0}, "at least 1"),
+    ],
+)
 def test_a_mistyped_setting_gets_the_near_miss(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         genbench.evaluate(RNG.normal(size=(50, 2)), **{"reference": RNG.normal(size=(50, 2)), **arguments})
@@ -232,3 +243,13 @@ def test_run_views() -> None:
     assert list(frame["quantity"]) == ["fid", "fid_debiased"]
     assert set(frame.columns) == {"metric", "extractor", "quantity", "value", "low", "high", "n", "interval", "bound", "better", "unit"}
     assert json.loads(run.to_json()) == run.record
+
+
+def test_the_order_of_the_samples_moves_no_bit() -> None:
+    shuffled = IMAGES[np.random.default_rng(1).permutation(len(IMAGES))]
+    metrics = ["fid", "kid", "prdc", "kid:subsets=3,subset_size=20"]
+    plain = genbench.evaluate(IMAGES, OTHERS, extractor="random", metrics=metrics)
+    other = genbench.evaluate(shuffled, OTHERS[::-1].copy(), extractor="random", metrics=metrics)
+    for mine, theirs in zip(plain.record["results"], other.record["results"], strict=True):
+        for key in ("value",) if mine["low"] is None else ("value", "low", "high"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-6, abs=1e-9), mine["quantity"]

@@ -417,20 +417,36 @@ class BlockE(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         a, b = self.tower_conv(x), self.tower_1_conv_1(self.tower_1_conv(x))
-        return torch.cat([self.conv(x), self.tower_mixed_conv(a), self.tower_mixed_conv_1(a), self.tower_1_mixed_conv(b),
-                          self.tower_1_mixed_conv_1(b), self.tower_2_conv(self.tower_2_pool(x))], 1)
+        return torch.cat(
+            [
+                self.conv(x),
+                self.tower_mixed_conv(a),
+                self.tower_mixed_conv_1(a),
+                self.tower_1_mixed_conv(b),
+                self.tower_1_mixed_conv_1(b),
+                self.tower_2_conv(self.tower_2_pool(x)),
+            ],
+            1,
+        )
 
 
 def block_a(n: int, pooled: int) -> BlockAC:
-    return BlockAC(Unit(n, 64, 1), tower(Unit(n, 48, 1), Unit(48, 64, 5, 1, 2)),
-                   tower(Unit(n, 64, 1), Unit(64, 96, 3, 1, 1), Unit(96, 96, 3, 1, 1)), Unit(n, pooled, 1))
+    return BlockAC(
+        Unit(n, 64, 1),
+        tower(Unit(n, 48, 1), Unit(48, 64, 5, 1, 2)),
+        tower(Unit(n, 64, 1), Unit(64, 96, 3, 1, 1), Unit(96, 96, 3, 1, 1)),
+        Unit(n, pooled, 1),
+    )
 
 
 def block_c(w: int) -> BlockAC:
     across, down = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
-    return BlockAC(Unit(768, 192, 1), tower(Unit(768, w, 1), Unit(w, w, *across), Unit(w, 192, *down)),
-                   tower(Unit(768, w, 1), Unit(w, w, *down), Unit(w, w, *across), Unit(w, w, *down), Unit(w, 192, *across)),
-                   Unit(768, 192, 1))
+    return BlockAC(
+        Unit(768, 192, 1),
+        tower(Unit(768, w, 1), Unit(w, w, *across), Unit(w, 192, *down)),
+        tower(Unit(768, w, 1), Unit(w, w, *down), Unit(w, w, *across), Unit(w, w, *down), Unit(w, 192, *across)),
+        Unit(768, 192, 1),
+    )
 
 
 class Script(nn.Module):
@@ -440,11 +456,25 @@ class Script(nn.Module):
         super().__init__()
         mean = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         parts = {
-            "conv": Unit(3, 32, 3, 2), "conv_1": Unit(32, 32, 3), "conv_2": Unit(32, 64, 3, 1, 1), "pool0": nn.MaxPool2d(3, 2),
-            "conv_3": Unit(64, 80, 1), "conv_4": Unit(80, 192, 3), "pool1": nn.MaxPool2d(3, 2),
-            "mixed": block_a(192, 32), "mixed_1": block_a(256, 64), "mixed_2": block_a(288, 64), "mixed_3": BlockB(),
-            "mixed_4": block_c(128), "mixed_5": block_c(160), "mixed_6": block_c(160), "mixed_7": block_c(192), "mixed_8": BlockD(),
-            "mixed_9": BlockE(1280, mean), "mixed_10": BlockE(2048, nn.MaxPool2d(3, 1, 1)), "pool2": nn.AvgPool2d(8),
+            "conv": Unit(3, 32, 3, 2),
+            "conv_1": Unit(32, 32, 3),
+            "conv_2": Unit(32, 64, 3, 1, 1),
+            "pool0": nn.MaxPool2d(3, 2),
+            "conv_3": Unit(64, 80, 1),
+            "conv_4": Unit(80, 192, 3),
+            "pool1": nn.MaxPool2d(3, 2),
+            "mixed": block_a(192, 32),
+            "mixed_1": block_a(256, 64),
+            "mixed_2": block_a(288, 64),
+            "mixed_3": BlockB(),
+            "mixed_4": block_c(128),
+            "mixed_5": block_c(160),
+            "mixed_6": block_c(160),
+            "mixed_7": block_c(192),
+            "mixed_8": BlockD(),
+            "mixed_9": BlockE(1280, mean),
+            "mixed_10": BlockE(2048, nn.MaxPool2d(3, 1, 1)),
+            "pool2": nn.AvgPool2d(8),
         }
         self.layers = nn.Sequential()
         for name, part in parts.items():

@@ -14,21 +14,68 @@ from genbench.errors import DataError, FailedError
 from genbench.leaderboard import Cell, compare, derive, to_csv, to_markdown
 
 
-def record(model, value, half=0.1, seed=0, *, role="model", bound="exact", better="lower", quantity="fid_debiased", protocol="p", n=100,
-           extra=(), **baseline):
+def record(
+    model,
+    value,
+    half=0.1,
+    seed=0,
+    *,
+    role="model",
+    bound="exact",
+    better="lower",
+    quantity="fid_debiased",
+    protocol="p",
+    n=100,
+    extra=(),
+    **baseline,
+):
     """A run record with what a leaderboard reads."""
     low, high = (None, None) if half is None else (value - half, value + half)
-    results = [{"metric": "fid", "extractor": "identity", "quantity": quantity, "value": value, "low": low, "high": high, "n": n,
-                "interval": None if half is None else "made-up", "bound": bound, "better": better, "unit": "1"}, *extra]
+    results = [
+        {
+            "metric": "fid",
+            "extractor": "identity",
+            "quantity": quantity,
+            "value": value,
+            "low": low,
+            "high": high,
+            "n": n,
+            "interval": None if half is None else "made-up",
+            "bound": bound,
+            "better": better,
+            "unit": "1",
+        },
+        *extra,
+    ]
     subject = {"name": model, "kind": "baseline", "fingerprint": f"{model}{seed}", "n": n, "shape": [2], "converted": [], "skipped": []}
-    subject["baseline"] = {"name": model, "family": "made up", "role": role, "config": {}, "passed": {}, "seed": seed, "parameters": 3,
-                           "notes": []} | baseline
+    subject["baseline"] = {
+        "name": model,
+        "family": "made up",
+        "role": role,
+        "config": {},
+        "passed": {},
+        "seed": seed,
+        "parameters": 3,
+        "notes": [],
+    } | baseline
     content = {
-        "subject": subject, "reference": {"name": "ring8/train", "kind": "dataset", "fingerprint": "r", "n": 100},
-        "train": None, "test": None,
-        "protocol": {"name": protocol, "hash": f"hash-{protocol}", "reference": "ring8/train", "n": n, "extractor": "identity",
-                     "metrics": ["fid"]},
-        "extractors": {}, "results": results, "skipped": [], "warnings": [], "environment": {},
+        "subject": subject,
+        "reference": {"name": "ring8/train", "kind": "dataset", "fingerprint": "r", "n": 100},
+        "train": None,
+        "test": None,
+        "protocol": {
+            "name": protocol,
+            "hash": f"hash-{protocol}",
+            "reference": "ring8/train",
+            "n": n,
+            "extractor": "identity",
+            "metrics": ["fid"],
+        },
+        "extractors": {},
+        "results": results,
+        "skipped": [],
+        "warnings": [],
+        "environment": {},
     }
     return runs.make(content, {"training_seconds": 0.5})
 
@@ -41,20 +88,20 @@ def ranks(table):
 
 
 def test_models_far_apart_get_their_own_ranks():
-    table, = derive([record("good", 1.0), record("bad", 9.0), record("middling", 4.0)])
+    (table,) = derive([record("good", 1.0), record("bad", 9.0), record("middling", 4.0)])
     assert [r.model for r in table.rows] == ["good", "middling", "bad"]
     assert ranks(table) == {"good": (1, 1), "middling": (2, 2), "bad": (3, 3)}
 
 
 def test_models_within_their_intervals_share_a_rank_range():
-    table, = derive([record("a", 1.0), record("b", 1.05), record("c", 9.0)])
+    (table,) = derive([record("a", 1.0), record("b", 1.05), record("c", 9.0)])
     assert ranks(table) == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
     assert "| 1–2 | a |" in to_markdown([table])
 
 
 def test_higher_is_better_where_the_quantity_says_so():
     made = {"better": "higher", "quantity": "coverage"}
-    table, = derive([record("a", 0.2, 0.01, **made), record("b", 0.9, 0.01, **made)])
+    (table,) = derive([record("a", 0.2, 0.01, **made), record("b", 0.9, 0.01, **made)])
     assert ranks(table) == {"b": (1, 1), "a": (2, 2)}
 
 
@@ -65,13 +112,13 @@ def test_identical_models_are_hardly_ever_parted():
     parted = 0
     for _ in range(200):
         x = rng.normal(0.0, 0.1 / 1.959963984540054, size=20)
-        table, = derive([record(f"m{i}", float(v)) for i, v in enumerate(x)])
+        (table,) = derive([record(f"m{i}", float(v)) for i, v in enumerate(x)])
         parted += any(r.rank != (1, 20) for r in table.rows)
     assert parted <= 20
 
 
 def test_critical_value_is_that_of_all_pairs():
-    table, = derive([record(f"m{i}", float(i)) for i in range(20)])
+    (table,) = derive([record(f"m{i}", float(i)) for i in range(20)])
     assert table.pairs == 190
     assert math.erfc(table.critical / math.sqrt(2)) == pytest.approx(0.05 / 190)  # two-sided
     assert "|z| = 3.649" in to_markdown([table])
@@ -80,15 +127,21 @@ def test_critical_value_is_that_of_all_pairs():
 def test_rank_ranges_hold_the_sorted_place():
     rng = np.random.default_rng(1)
     values, halves = rng.normal(size=15), rng.uniform(0.05, 1, 15)
-    table, = derive([record(f"m{i}", float(v), float(h)) for i, (v, h) in enumerate(zip(values, halves, strict=True))])
+    (table,) = derive([record(f"m{i}", float(v), float(h)) for i, (v, h) in enumerate(zip(values, halves, strict=True))])
     for place, row in enumerate(table.rows, 1):
         assert row.rank is not None
         assert row.rank[0] <= place <= row.rank[1]
 
 
 def test_controls_are_shown_in_their_place_and_not_ranked():
-    table, = derive([record("model", 5.0), record("test_set", 1.0, role="ceiling"), record("train_replay", 0.0, role="planted"),
-                     record("noise", 90.0, role="floor")])
+    (table,) = derive(
+        [
+            record("model", 5.0),
+            record("test_set", 1.0, role="ceiling"),
+            record("train_replay", 0.0, role="planted"),
+            record("noise", 90.0, role="floor"),
+        ]
+    )
     assert [(r.model, r.rank) for r in table.rows] == [("train_replay", None), ("test_set", None), ("model", (1, 1)), ("noise", None)]
     text = to_markdown([table])
     assert "| planted | train_replay **planted** |" in text
@@ -96,16 +149,42 @@ def test_controls_are_shown_in_their_place_and_not_ranked():
     assert "| ceiling | test_set" in text
 
 
+def test_blind_spots_name_the_controls_that_a_quantity_does_not_see():
+    made = [("test_set", 1.0, "ceiling"), ("train_replay", 1.01, "planted"), ("noise", 90.0, "floor")]
+    (table,) = derive([record(name, value, role=role) for name, value, role in made])
+    text = to_markdown([table])
+    assert "Blind spots (no significant difference from test_set at this n): fid_debiased does not see train_replay." in text
+
+
+def test_vectors_are_ranked_by_coverage():
+    more = {
+        "metric": "prdc",
+        "extractor": "identity",
+        "quantity": "coverage",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "n": 9,
+        "interval": "x",
+        "bound": "exact",
+        "better": "higher",
+        "unit": "1",
+    }
+    (table,) = derive([record("a", 1.0, extra=[more | {"value": 0.1, "low": 0.05, "high": 0.15}]), record("b", 9.0, extra=[more])])
+    assert table.primary == "coverage"
+    assert [r.model for r in table.rows] == ["b", "a"]
+
+
 def test_values_that_bound_from_different_sides_are_not_compared():
     cell = {"low": 0.0, "high": 1.0, "seed_sd": None, "variance": 1e-9, "freedom": math.inf}
     assert compare(Cell(1.0, bound="upper", **cell), Cell(2.0, bound="exact", **cell)) is None
-    table, = derive([record("a", 1.0, bound="upper"), record("b", 9.0)])
+    (table,) = derive([record("a", 1.0, bound="upper"), record("b", 9.0)])
     assert ranks(table) == {"a": (1, 2), "b": (1, 2)}
     assert "≤ 1.00" in to_markdown([table])
 
 
 def test_a_value_without_an_interval_ties_with_all():
-    table, = derive([record("a", 1.0), record("b", 9.0, None), record("c", 20.0)])
+    (table,) = derive([record("a", 1.0), record("b", 9.0, None), record("c", 20.0)])
     assert ranks(table) == {"a": (1, 2), "b": (1, 3), "c": (2, 3)}
     assert table.pairs == 1
 
@@ -121,7 +200,7 @@ def test_few_seeds_cost_degrees_of_freedom():
 
     # With no sampling error left the test is Welch's.
     a, b = [1.0, 1.2, 0.9], [1.5, 1.9, 1.6]
-    table, = derive([record(m, v, 1e-12, s) for m, xs in (("a", a), ("b", b)) for s, v in enumerate(xs)])
+    (table,) = derive([record(m, v, 1e-12, s) for m, xs in (("a", a), ("b", b)) for s, v in enumerate(xs)])
     cells = {r.model: r.cells["fid_debiased"] for r in table.rows}
     assert compare(cells["a"], cells["b"]) == pytest.approx(ttest_ind(a, b, equal_var=False).pvalue, rel=1e-6)
 
@@ -130,8 +209,8 @@ def test_few_seeds_cost_degrees_of_freedom():
 
 
 def test_a_row_is_the_mean_over_seeds_with_their_sd():
-    table, = derive([record("a", 1.0, 0.2, 0), record("a", 2.0, 0.4, 1)])
-    row, = table.rows
+    (table,) = derive([record("a", 1.0, 0.2, 0), record("a", 2.0, 0.4, 1)])
+    (row,) = table.rows
     cell = row.cells["fid_debiased"]
     assert row.seeds == 2
     assert (cell.value, cell.low, cell.high) == (1.5, pytest.approx(1.2), pytest.approx(1.8))
@@ -140,7 +219,7 @@ def test_a_row_is_the_mean_over_seeds_with_their_sd():
 
 def test_failed_runs_are_counted():
     failure = {"baseline": "a", "family": "made up", "role": "model", "config": {}, "seed": 1, "protocol_hash": "hash-p", "error": "x"}
-    table, = derive([record("a", 1.0)], [failure, failure | {"baseline": "b"}, failure | {"protocol_hash": "other"}])
+    (table,) = derive([record("a", 1.0)], [failure, failure | {"baseline": "b"}, failure | {"protocol_hash": "other"}])
     assert [(r.model, r.seeds, r.failed, r.rank) for r in table.rows] == [("a", 1, 1, (1, 1)), ("b", 0, 1, None)]
     text = to_markdown([table])
     assert "1 (1 failed)" in text
@@ -148,15 +227,26 @@ def test_failed_runs_are_counted():
 
 
 def test_a_quantity_that_some_seeds_lack_is_left_out_of_the_row():
-    more = {"metric": "kid", "extractor": "identity", "quantity": "kid", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "interval": "x",
-            "bound": "exact", "better": "lower", "unit": "1"}
-    table, = derive([record("a", 1.0, extra=[more]), record("a", 1.0, seed=1)])
+    more = {
+        "metric": "kid",
+        "extractor": "identity",
+        "quantity": "kid",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "n": 9,
+        "interval": "x",
+        "bound": "exact",
+        "better": "lower",
+        "unit": "1",
+    }
+    (table,) = derive([record("a", 1.0, extra=[more]), record("a", 1.0, seed=1)])
     assert set(table.quantities) == {"fid_debiased", "kid"}
     assert set(table.rows[0].cells) == {"fid_debiased"}
 
 
 def test_two_configs_of_one_baseline_are_two_rows():
-    table, = derive([record("a", 1.0), record("a", 5.0, config={"k": 2}, passed={"k": 2})])
+    (table,) = derive([record("a", 1.0), record("a", 5.0, config={"k": 2}, passed={"k": 2})])
     assert [r.model for r in table.rows] == ["a", "a (k=2)"]
 
 
@@ -170,7 +260,7 @@ def test_samples_without_a_known_model_have_a_row():
     made = record("a", 1.0)
     content = {k: v for k, v in made.record.items() if k not in ("id", "timing", "schema")}
     content["subject"] = {k: v for k, v in content["subject"].items() if k != "baseline"} | {"name": "out/"}
-    table, = derive([runs.make(content, {})])
+    (table,) = derive([runs.make(content, {})])
     assert [(r.model, r.family, r.rank, r.seconds) for r in table.rows] == [("out/", "samples", (1, 1), None)]
 
 
@@ -183,10 +273,10 @@ def test_order_of_records_changes_nothing():
 
 
 def test_csv_is_generated_with_full_precision_and_columns_of_their_own():
-    table, = derive([record("a", 1 / 3)])
+    (table,) = derive([record("a", 1 / 3)])
     text = to_csv([table])
     assert text.startswith("# generated by genbench leaderboard")
-    row, = csv.DictReader(io.StringIO(text.partition("\n")[2]))
+    (row,) = csv.DictReader(io.StringIO(text.partition("\n")[2]))
     assert float(row["fid_debiased"]) == 1 / 3
     assert float(row["fid_debiased_low"]) == 1 / 3 - 0.1
     assert row["fid_debiased_seed_sd"] == ""
@@ -201,7 +291,7 @@ def test_csv_opens_in_pandas():
 
 
 def test_hostile_names_are_neutralised():
-    table, = derive([record("=cmd|'/c calc'!A0", 1.0), record("a|b<script>\n", 2.0)])
+    (table,) = derive([record("=cmd|'/c calc'!A0", 1.0), record("a|b<script>\n", 2.0)])
     rows = list(csv.DictReader(io.StringIO(to_csv([table]).partition("\n")[2])))
     assert rows[0]["model"].startswith("'=cmd")
     text = to_markdown([table])

@@ -11,15 +11,30 @@ from genbench.errors import DataError
 from genbench.run import Run, canonical, make, record_id
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), inner, max_size=4),
     max_leaves=12,
 )
 
 
 def content() -> dict[str, object]:
-    row = {"metric": "fid", "extractor": "identity", "quantity": "fid", "value": 0.1 + 0.2, "low": 0.1, "high": 0.5, "n": 10,
-           "interval": "x", "bound": "exact", "better": "lower", "unit": "1"}
+    row = {
+        "metric": "fid",
+        "extractor": "identity",
+        "quantity": "fid",
+        "value": 0.1 + 0.2,
+        "low": 0.1,
+        "high": 0.5,
+        "n": 10,
+        "interval": "x",
+        "bound": "exact",
+        "better": "lower",
+        "unit": "1",
+    }
     return {"results": [row], "skipped": [{"metric": "prdc@identity", "reason": "too few"}], "subject": {"name": "ü\n<b>"}}
 
 
@@ -58,7 +73,9 @@ def test_a_changed_record_is_refused(tmp_path) -> None:
         Run.load(path)
 
 
-@pytest.mark.parametrize(("text", "match"), [("", "not a readable"), ("[]", "expected a JSON object"), ("{}", "changed"), ("\0", "not a readable")])
+@pytest.mark.parametrize(
+    ("text", "match"), [("", "not a readable"), ("[]", "expected a JSON object"), ("{}", "changed"), ("\0", "not a readable")]
+)
 def test_what_is_no_record_is_refused(tmp_path, text: str, match: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)

@@ -41,8 +41,13 @@ BATCH = 16
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 URL = "https://openaipublic.azureedge.net/clip/models"
 FILES = (
-    WeightFile("ViT-L-14-336px.pt", f"{URL}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
-               "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02", "MIT", "0.9 GB"),
+    WeightFile(
+        "ViT-L-14-336px.pt",
+        f"{URL}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+        "MIT",
+        "0.9 GB",
+    ),
 )
 # (width, patch) of the first convolution -> open_clip's name; the -quickgelu ones have the activation that OpenAI trained with.
 ARCHITECTURES = {(1024, 14): "ViT-L-14-336-quickgelu", (768, 32): "ViT-B-32-quickgelu"}
@@ -71,16 +76,20 @@ def build(tensors: "Mapping[str, torch.Tensor]", source: str) -> "torch.nn.Modul
     name = None if first is None or first.ndim != 4 else ARCHITECTURES.get((first.shape[0], first.shape[2]))
     if name is None:
         found = "none" if first is None else tuple(first.shape)
-        raise DataError(f"{source} holds no weights of CLIP's ViT-L/14-336 or ViT-B/32: expected visual.conv1.weight of shape "
-                        f"(1024, 3, 14, 14) or (768, 3, 32, 32), found {found}; give {FILES[0].file}")
+        raise DataError(
+            f"{source} holds no weights of CLIP's ViT-L/14-336 or ViT-B/32: expected visual.conv1.weight of shape "
+            f"(1024, 3, 14, 14) or (768, 3, 32, 32), found {found}; give {FILES[0].file}"
+        )
     with torch.device("meta"):  # shapes alone; the text encoder is never made
         model = open_clip.CLIP(**open_clip.get_model_config(name)).visual
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     wrong = sorted(k for k in expected.keys() | kept.keys() if k not in kept or expected.get(k) != tuple(kept[k].shape))
     if wrong:
         found = tuple(kept[wrong[0]].shape) if wrong[0] in kept else "none"
-        raise DataError(f"{source} holds no weights of {name}: expected visual.{wrong[0]} of shape {expected.get(wrong[0], 'none')}, "
-                        f"found {found} ({len(wrong)} tensors differ); give {FILES[0].file}")
+        raise DataError(
+            f"{source} holds no weights of {name}: expected visual.{wrong[0]} of shape {expected.get(wrong[0], 'none')}, "
+            f"found {found} ({len(wrong)} tensors differ); give {FILES[0].file}"
+        )
     model.load_state_dict(kept, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -127,8 +136,14 @@ class Clip:
             return Outputs(self._model(t).float().cpu().numpy())
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...] = (3, 336, 336),
-         download: bool = False) -> Clip:
+def load(
+    *,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    shape: tuple[int, ...] = (3, 336, 336),
+    download: bool = False,
+) -> Clip:
     """The extractor.
 
     Args:

@@ -34,14 +34,25 @@ def network(batch_norm: bool = False) -> "tuple[torch.nn.Sequential, torch.nn.Li
         return [nn.Conv2d(inside, outside, 3, padding=1, bias=not batch_norm), *norm, nn.ReLU()]
 
     layers = nn.Sequential(
-        *conv(1, 32), *conv(32, 64), nn.MaxPool2d(2),  # (n, 64, 4, 4)
-        *conv(64, 64), *conv(64, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        *conv(1, 32),
+        *conv(32, 64),
+        nn.MaxPool2d(2),  # (n, 64, 4, 4)
+        *conv(64, 64),
+        *conv(64, 64),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
     return layers, nn.Linear(64, 10)
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...] = (1, SIZE, SIZE),
-         download: bool = False) -> SmallClassifier:
+def load(
+    *,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    shape: tuple[int, ...] = (1, SIZE, SIZE),
+    download: bool = False,
+) -> SmallClassifier:
     """The extractor.
 
     Args:

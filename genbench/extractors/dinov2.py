@@ -42,8 +42,13 @@ PATCH = 14
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in the authors' transforms
 ARCHITECTURE = "vit_large_patch14_dinov2"
 FILES = (
-    WeightFile("dinov2_vitl14_pretrain.pth", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-               "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", "Apache-2.0", "1.2 GB"),
+    WeightFile(
+        "dinov2_vitl14_pretrain.pth",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        "Apache-2.0",
+        "1.2 GB",
+    ),
 )
 
 
@@ -94,8 +99,10 @@ def build(tensors: "Mapping[str, torch.Tensor]", source: str, architecture: str 
     wrong = sorted(k for k in expected.keys() | kept.keys() if k not in kept or expected.get(k) != tuple(kept[k].shape))
     if wrong:
         found = tuple(kept[wrong[0]].shape) if wrong[0] in kept else "none"
-        raise DataError(f"{source} holds no weights of {architecture}: expected {wrong[0]} of shape {expected.get(wrong[0], 'none')}, "
-                        f"found {found} ({len(wrong)} tensors differ); give {FILES[0].file}")
+        raise DataError(
+            f"{source} holds no weights of {architecture}: expected {wrong[0]} of shape {expected.get(wrong[0], 'none')}, "
+            f"found {found} ({len(wrong)} tensors differ); give {FILES[0].file}"
+        )
     model.load_state_dict(kept)
     return model.eval().requires_grad_(False)
 
@@ -139,8 +146,14 @@ class Dinov2:
             return Outputs(self._model(t).float().cpu().numpy())
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...] = (3, SIZE, SIZE),
-         download: bool = False) -> Dinov2:
+def load(
+    *,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    shape: tuple[int, ...] = (3, SIZE, SIZE),
+    download: bool = False,
+) -> Dinov2:
     """The extractor.
 
     Args:

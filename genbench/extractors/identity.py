@@ -51,8 +51,9 @@ def _refused(shape: tuple[int, ...], found: str, dim: int | None = None) -> Data
     return DataError(f"extractor identity takes float vectors (n, {dim or 'd'}), found {found}; {hint}")
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...],
-         download: bool = False) -> Identity:
+def load(
+    *, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...], download: bool = False
+) -> Identity:
     """The extractor.
 
     Args:

@@ -52,14 +52,27 @@ BATCH = 16
 SIZE = 299
 EPS = 1e-3  # of every batch norm in the graph
 FILES = (
-    WeightFile("inception-2015-12-05.pt", "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-               "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4", "Apache-2.0", "96 MB"),
-    WeightFile("pt_inception-2015-12-05-6726825d.pth",
-               "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-               "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", "Apache-2.0", "96 MB"),
-    WeightFile("weights-inception-2015-12-05-6726825d.pth",
-               "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-               "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", "Apache-2.0", "96 MB"),
+    WeightFile(
+        "inception-2015-12-05.pt",
+        "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+        "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+        "Apache-2.0",
+        "96 MB",
+    ),
+    WeightFile(
+        "pt_inception-2015-12-05-6726825d.pth",
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "Apache-2.0",
+        "96 MB",
+    ),
+    WeightFile(
+        "weights-inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "Apache-2.0",
+        "96 MB",
+    ),
 )
 
 # One convolution: (name in the state dicts of pytorch-fid and torch-fidelity, name in the TorchScript, out, kernel, stride, padded).
@@ -76,8 +89,11 @@ def _block_a(pooled: int) -> tuple[Branch, ...]:
     return (
         (_c("branch1x1", "conv", 64, P1),),
         (_c("branch5x5_1", "tower.conv", 48, P1), _c("branch5x5_2", "tower.conv_1", 64, P5)),
-        (_c("branch3x3dbl_1", "tower_1.conv", 64, P1), _c("branch3x3dbl_2", "tower_1.conv_1", 96, P3),
-         _c("branch3x3dbl_3", "tower_1.conv_2", 96, P3)),
+        (
+            _c("branch3x3dbl_1", "tower_1.conv", 64, P1),
+            _c("branch3x3dbl_2", "tower_1.conv_1", 96, P3),
+            _c("branch3x3dbl_3", "tower_1.conv_2", 96, P3),
+        ),
         ("mean", _c("branch_pool", "tower_2.conv", pooled, P1)),
     )
 
@@ -85,11 +101,18 @@ def _block_a(pooled: int) -> tuple[Branch, ...]:
 def _block_c(width: int) -> tuple[Branch, ...]:
     return (
         (_c("branch1x1", "conv", 192, P1),),
-        (_c("branch7x7_1", "tower.conv", width, P1), _c("branch7x7_2", "tower.conv_1", width, R7),
-         _c("branch7x7_3", "tower.conv_2", 192, C7)),
-        (_c("branch7x7dbl_1", "tower_1.conv", width, P1), _c("branch7x7dbl_2", "tower_1.conv_1", width, C7),
-         _c("branch7x7dbl_3", "tower_1.conv_2", width, R7), _c("branch7x7dbl_4", "tower_1.conv_3", width, C7),
-         _c("branch7x7dbl_5", "tower_1.conv_4", 192, R7)),
+        (
+            _c("branch7x7_1", "tower.conv", width, P1),
+            _c("branch7x7_2", "tower.conv_1", width, R7),
+            _c("branch7x7_3", "tower.conv_2", 192, C7),
+        ),
+        (
+            _c("branch7x7dbl_1", "tower_1.conv", width, P1),
+            _c("branch7x7dbl_2", "tower_1.conv_1", width, C7),
+            _c("branch7x7dbl_3", "tower_1.conv_2", width, R7),
+            _c("branch7x7dbl_4", "tower_1.conv_3", width, C7),
+            _c("branch7x7dbl_5", "tower_1.conv_4", 192, R7),
+        ),
         ("mean", _c("branch_pool", "tower_2.conv", 192, P1)),
     )
 
@@ -100,8 +123,11 @@ def _block_e(pool: str) -> tuple[Branch, ...]:
         (_c("branch1x1", "conv", 320, P1),),
         (_c("branch3x3_1", "tower_conv", 384, P1), _c("branch3x3_2a", "tower_mixed_conv", 384, R3)),
         ("fork", _c("branch3x3_2b", "tower_mixed_conv_1", 384, C3)),
-        (_c("branch3x3dbl_1", "tower_1_conv", 448, P1), _c("branch3x3dbl_2", "tower_1_conv_1", 384, P3),
-         _c("branch3x3dbl_3a", "tower_1_mixed_conv", 384, R3)),
+        (
+            _c("branch3x3dbl_1", "tower_1_conv", 448, P1),
+            _c("branch3x3dbl_2", "tower_1_conv_1", 384, P3),
+            _c("branch3x3dbl_3a", "tower_1_mixed_conv", 384, R3),
+        ),
         ("fork", _c("branch3x3dbl_3b", "tower_1_mixed_conv_1", 384, C3)),
         (pool, _c("branch_pool", "tower_2_conv", 192, P1)),
     )
@@ -109,28 +135,44 @@ def _block_e(pool: str) -> tuple[Branch, ...]:
 
 BLOCK_B: tuple[Branch, ...] = (
     (_c("branch3x3", "conv", 384, P3, 2, False),),
-    (_c("branch3x3dbl_1", "tower.conv", 64, P1), _c("branch3x3dbl_2", "tower.conv_1", 96, P3),
-     _c("branch3x3dbl_3", "tower.conv_2", 96, P3, 2, False)),
+    (
+        _c("branch3x3dbl_1", "tower.conv", 64, P1),
+        _c("branch3x3dbl_2", "tower.conv_1", 96, P3),
+        _c("branch3x3dbl_3", "tower.conv_2", 96, P3, 2, False),
+    ),
     ("halve",),
 )
 BLOCK_D: tuple[Branch, ...] = (
     (_c("branch3x3_1", "tower.conv", 192, P1), _c("branch3x3_2", "tower.conv_1", 320, P3, 2, False)),
-    (_c("branch7x7x3_1", "tower_1.conv", 192, P1), _c("branch7x7x3_2", "tower_1.conv_1", 192, R7),
-     _c("branch7x7x3_3", "tower_1.conv_2", 192, C7), _c("branch7x7x3_4", "tower_1.conv_3", 192, P3, 2, False)),
+    (
+        _c("branch7x7x3_1", "tower_1.conv", 192, P1),
+        _c("branch7x7x3_2", "tower_1.conv_1", 192, R7),
+        _c("branch7x7x3_3", "tower_1.conv_2", 192, C7),
+        _c("branch7x7x3_4", "tower_1.conv_3", 192, P3, 2, False),
+    ),
     ("halve",),
 )
 STEM: Branch = (
-    _c("Conv2d_1a_3x3", "conv", 32, P3, 2, False), _c("Conv2d_2a_3x3", "conv_1", 32, P3, 1, False),
-    _c("Conv2d_2b_3x3", "conv_2", 64, P3), "halve",
-    _c("Conv2d_3b_1x1", "conv_3", 80, P1), _c("Conv2d_4a_3x3", "conv_4", 192, P3, 1, False), "halve",
+    _c("Conv2d_1a_3x3", "conv", 32, P3, 2, False),
+    _c("Conv2d_2a_3x3", "conv_1", 32, P3, 1, False),
+    _c("Conv2d_2b_3x3", "conv_2", 64, P3),
+    "halve",
+    _c("Conv2d_3b_1x1", "conv_3", 80, P1),
+    _c("Conv2d_4a_3x3", "conv_4", 192, P3, 1, False),
+    "halve",
 )
 BLOCKS: tuple[tuple[str, str, tuple[Branch, ...]], ...] = (
-    ("Mixed_5b", "mixed", _block_a(32)), ("Mixed_5c", "mixed_1", _block_a(64)), ("Mixed_5d", "mixed_2", _block_a(64)),
+    ("Mixed_5b", "mixed", _block_a(32)),
+    ("Mixed_5c", "mixed_1", _block_a(64)),
+    ("Mixed_5d", "mixed_2", _block_a(64)),
     ("Mixed_6a", "mixed_3", BLOCK_B),
-    ("Mixed_6b", "mixed_4", _block_c(128)), ("Mixed_6c", "mixed_5", _block_c(160)), ("Mixed_6d", "mixed_6", _block_c(160)),
+    ("Mixed_6b", "mixed_4", _block_c(128)),
+    ("Mixed_6c", "mixed_5", _block_c(160)),
+    ("Mixed_6d", "mixed_6", _block_c(160)),
     ("Mixed_6e", "mixed_7", _block_c(192)),
     ("Mixed_7a", "mixed_8", BLOCK_D),
-    ("Mixed_7b", "mixed_9", _block_e("mean")), ("Mixed_7c", "mixed_10", _block_e("max")),
+    ("Mixed_7b", "mixed_9", _block_e("mean")),
+    ("Mixed_7c", "mixed_10", _block_e("max")),
 )
 
 
@@ -180,8 +222,10 @@ class Network:
         found = self._tensors.get(name)
         if found is None or tuple(found.shape) != shape:
             what = "none of that name" if found is None else f"shape {tuple(found.shape)}"
-            raise DataError(f"{self._source} holds no weights of the Inception network of FID: expected a tensor {name} of shape {shape}, "
-                            f"found {what}; give one of {', '.join(f.file for f in FILES)}")
+            raise DataError(
+                f"{self._source} holds no weights of the Inception network of FID: expected a tensor {name} of shape {shape}, "
+                f"found {what}; give one of {', '.join(f.file for f in FILES)}"
+            )
         return found
 
     def _add(self, branch: Branch, prefix: str, inside: int) -> tuple[int, int]:
@@ -260,8 +304,10 @@ def read_network(path: Path, device: str = "cpu") -> Network:
     with torch.inference_mode():
         mine, theirs = network(torch.from_numpy(levels))[0], script.layers(torch.from_numpy(levels)).view(1, -1)
     if theirs.shape != mine.shape or float((mine - theirs).abs().max()) > 1e-3 * float(theirs.abs().max()):
-        raise DataError(f"{path} is not the Inception network of FID: its features of one test image differ from those of the network "
-                        f"with the same weights; give one of {', '.join(f.file for f in FILES)}")
+        raise DataError(
+            f"{path} is not the Inception network of FID: its features of one test image differ from those of the network "
+            f"with the same weights; give one of {', '.join(f.file for f in FILES)}"
+        )
     return network if device == "cpu" else Network(tensors, str(path), device)
 
 
@@ -305,8 +351,14 @@ class Inception:
             return Outputs(features.cpu().numpy(), logits.cpu().numpy())
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...] = (3, SIZE, SIZE),
-         download: bool = False) -> Inception:
+def load(
+    *,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    shape: tuple[int, ...] = (3, SIZE, SIZE),
+    download: bool = False,
+) -> Inception:
     """The extractor.
 
     Args:

@@ -34,15 +34,27 @@ def network(batch_norm: bool = False) -> "tuple[torch.nn.Sequential, torch.nn.Li
         return [nn.Conv2d(inside, outside, 3, padding=padding, bias=not batch_norm), *norm, nn.ReLU()]
 
     layers = nn.Sequential(
-        *conv(1, 32, 0), nn.MaxPool2d(2),  # (n, 32, 13, 13)
-        *conv(32, 64, 0), *conv(64, 64, 0), nn.MaxPool2d(2),  # (n, 64, 4, 4)
-        *conv(64, 128, 1), *conv(128, 128, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        *conv(1, 32, 0),
+        nn.MaxPool2d(2),  # (n, 32, 13, 13)
+        *conv(32, 64, 0),
+        *conv(64, 64, 0),
+        nn.MaxPool2d(2),  # (n, 64, 4, 4)
+        *conv(64, 128, 1),
+        *conv(128, 128, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
     return layers, nn.Linear(128, 10)
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...] = (1, SIZE, SIZE),
-         download: bool = False) -> SmallClassifier:
+def load(
+    *,
+    preprocess: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    shape: tuple[int, ...] = (1, SIZE, SIZE),
+    download: bool = False,
+) -> SmallClassifier:
     """The extractor.
 
     Args:

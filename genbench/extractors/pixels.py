@@ -42,8 +42,9 @@ class Pixels:
         return Outputs(x.reshape(len(x), self.dim).astype(np.float32) / np.float32(255))
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...],
-         download: bool = False) -> Pixels:
+def load(
+    *, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...], download: bool = False
+) -> Pixels:
     """The extractor.
 
     Args:

@@ -63,9 +63,7 @@ class RandomNetwork:
         self.shape = shape
         self.weights: str | None = sha256_arrays(arrays)
         self._device = device
-        self._kernels = [
-            torch.from_numpy(a).to(device).contiguous(memory_format=torch.channels_last) for a in arrays.values()
-        ]
+        self._kernels = [torch.from_numpy(a).to(device).contiguous(memory_format=torch.channels_last) for a in arrays.values()]
 
     def __call__(self, images: NDArray[Any]) -> Outputs:
         """Features, (n, 256) float32.
@@ -92,8 +90,9 @@ class RandomNetwork:
             return Outputs(torch.cat(pooled, dim=1).cpu().numpy())
 
 
-def load(*, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...],
-         download: bool = False) -> RandomNetwork:
+def load(
+    *, preprocess: str | None = None, weights: str | Path | None = None, device: str = "cpu", shape: tuple[int, ...], download: bool = False
+) -> RandomNetwork:
     """The extractor.
 
     Args:

@@ -1,31 +1,18 @@
-"""Fréchet distance between feature distributions: FID on Inception features, FD on any others."""
+"""Fréchet distance (FID on Inception features, FD on any others)."""
 
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import Z95, block_moments, frechet, frechet_spread, without
+from genbench.numerics import T19, Z95, block_moments, frechet, frechet_spread, jackknife_se, without, without_rows
 from genbench.statistics import Features, Moments
 
-JACKKNIFE = 5
-
-
-def _without_rows(x: Features, b: int) -> Features:
-    return Features(x.x[np.arange(len(x)) % JACKKNIFE != b], x.extractor)
-
-
-def _debiased(gen: Features, ref: Features | Moments, mr: Moments, raw: float) -> float:
-    """The jackknife over 5 blocks: raw − 4 (mean of the values without a block − raw)."""
-    if len(gen) <= gen.d or (isinstance(ref, Features) and len(ref) <= ref.d):
-        parts = [(_without_rows(gen, b), _without_rows(ref, b) if isinstance(ref, Features) else ref) for b in range(JACKKNIFE)]
-        values = [frechet(Moments.of(g), Moments.of(r) if isinstance(r, Features) else mr, (g, r)) for g, r in parts]
-    else:
-        gens = block_moments(gen, JACKKNIFE)
-        refs = block_moments(ref, JACKKNIFE) if isinstance(ref, Features) else None
-        values = [frechet(without(gens, b), without(refs, b) if refs else mr) for b in range(JACKKNIFE)]
-    return raw - (JACKKNIFE - 1) * (sum(values) / JACKKNIFE - raw)
+BLOCKS = 5  # of the jackknife that removes the bias where n is small or d large
+FINE = 20  # of the jackknife that also gives the standard error
+JACKKNIFE_RATIO = 10  # samples per dimension from which the finer jackknife is used: below, its own bias is not small (simulated)
+JACKKNIFE_D = 512  # its 20 distances cost d³ each; above, the influence functions take one decomposition
 
 
 @metric(
@@ -35,69 +22,121 @@ def _debiased(gen: Features, ref: Features | Moments, mr: Moments, raw: float) -
     source="Heusel et al. 2017, eq. 6",
 )
 def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outcome]:
-    """Squared Fréchet distance of two Gaussians fitted to the features.
+    """Fréchet distance between Gaussians fitted to the features of two samples.
 
-        FD = ‖μg − μr‖² + tr Σg + tr Σr − 2 tr (Σg Σr)^½,   covariances with n − 1, everything in float64
+        FD = ‖μg − μr‖² + tr Σg + tr Σr − 2 tr (Σg Σr)^½
 
-    No matrix square root is iterated: eigenvalues of Lᵀ Σg L where Σr = L Lᵀ, else the nuclear norm of the product of two factors, exact
-    for n <= d and for constant features. No eps on a diagonal, no imaginary part.
-
-    `fid` is that raw value. It is biased upward by about a constant / n: two samples of one law do not read 0. Its interval is the spread
-    of the raw value over new samples of the same sizes. `fid_debiased` removes the first-order bias by a jackknife over 5 blocks and
-    estimates the distance of the two laws; compare it across sample sizes. It can be negative near 0.
+    Everything is float64, covariances have n − 1 in the denominator, no matrix square root is formed (`numerics.frechet`), and singular
+    covariances are exact rather than regularised.
 
     Args:
-        ref: reference rows (m, d); Moments for a statistics file, which is taken as the target itself, without sampling error.
-        gen: generated rows (n, d); from Moments alone there is a raw value without an interval.
+        ref: reference features (m, d), or their moments. Moments alone, such as a published statistics file, are taken as the target
+            itself: their own sampling error is unknown and not in the interval.
+        gen: generated features (n, d). With moments alone only the raw value is reported.
 
     Returns:
-        fid in [0, ∞) and fid_debiased in (−∞, ∞), squared feature units, lower is better. Interval: value ± 1.96 se with
-        se² = v1 + v2, the variance of the influence functions plus the second-order part (`numerics.frechet_spread`); simulated coverage
-        in benchmarks/coverage.md. None for n <= d on either side; a note for n < 4 d, and where the jackknife and the closed-form bias
-        differ by more than one se.
+        Two quantities in squared feature units, lower is better.
+
+        `fid`, in [0, ∞): the published definition. It is biased upward by about constant/n: compare only equal n, m and features. Its
+        interval is the spread of the raw value over new samples of the same sizes, not of the distance of the two laws.
+
+        `fid_debiased`, in (−∞, ∞), 0 for equal laws: the 5-block jackknife FD − 4 (mean_b FD_(b) − FD), where FD_(b) leaves out the
+        rows with index b mod 5 on both sides (classes in runs leave the blocks even). The number to compare across sample sizes; it may
+        be negative where the laws are close.
+
+        Intervals: from 10 samples per dimension on and up to 512 dimensions, the jackknife has 20 blocks and the half width is
+        t(19) sqrt(max(J − v2, v2)), J its variance estimate and v2 the degenerate part of it, which a jackknife counts twice.
+        Elsewhere 1.96 sqrt(max(v1, v2)) for the debiased and 1.96 sqrt(max(v1 − v2, v2)) for the raw value, from the influence
+        functions (`numerics.frechet_spread`). Simulated coverage: benchmarks/coverage.md.
+
+        No interval where n <= d on either side. Notes: "low n" for n < 4 d, "n too small for this dimension" where the jackknife and
+        the closed-form bias differ by more than one standard error.
 
     Note:
-        Sees only two moments: it is blind to copies of the training set, and to any difference that keeps mean and covariance.
-        Numbers of different extractors, preprocessing modes or reference sets are not comparable.
+        Sees means and covariances only: modes that are exchanged within equal covariances, and copies of training data, are invisible.
+        Dependent rows (chains, tiled grids) make the interval too short.
 
     References:
-        GANs Trained by a Two Time-Scale Update Rule (Heusel et al. 2017), eq. 6, https://arxiv.org/abs/1706.08500
-        Effectively Unbiased FID and Inception Score (Chong & Forsyth 2020), on the bias, https://arxiv.org/abs/1911.07023
+        GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017), eq. 6.
+        Effectively Unbiased FID and Inception Score (Chong & Forsyth, 2020), section 3: the bias in 1/n.
 
     Example:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
-        >>> x, y = Features(rng.normal(size=(1000, 2))), Features(rng.normal(size=(1000, 2)) + 1)
-        >>> out = fid(ref=x, gen=y)
-        >>> bool(out["fid_debiased"].low < 2 < out["fid_debiased"].high)
+        >>> a, b = Features(rng.normal(size=(500, 2))), Features(rng.normal(size=(500, 2)) + [1, 0])
+        >>> raw, debiased = fid.function(a, b)
+        >>> debiased.low < 1 < debiased.high
         True
     """
-    n = len(gen)
-    fixed = isinstance(ref, Moments) and ref.n is None
-    sizes = [n] if fixed else [n, len(ref)]
-    if min(sizes) < 2:
-        why = Undefined(f"a covariance needs at least 2 samples on each side, found {' and '.join(map(str, sizes))}")
+    n, fixed = len(gen), isinstance(ref, Moments)
+    sizes = [x.n for x in (gen, ref) if isinstance(x, Moments) and x.n is not None] + [
+        len(x) for x in (gen, ref) if isinstance(x, Features)
+    ]
+    smallest, d = min(sizes, default=2), gen.d
+    if smallest < 2:
+        why = Undefined(f"a covariance needs at least 2 samples on each side, found {smallest}")
         return why, why
-    mg = gen if isinstance(gen, Moments) else Moments.of(gen)
-    mr = ref if isinstance(ref, Moments) else Moments.of(ref)
-    raw = max(frechet(mg, mr, (gen, ref)), 0.0)  # rounding may leave −1e-16 for equal samples
-    notes = ("the reference is a statistics file, taken as the target: its own sampling error is in no interval",) if fixed else ()
-    if isinstance(gen, Moments) or (isinstance(ref, Moments) and not fixed):
-        return Estimate(raw, None, None, n, None, notes=notes), Undefined("needs feature rows, found their moments only")
-    if min(sizes) < 2 * JACKKNIFE:
-        few = Undefined(f"the jackknife over {JACKKNIFE} blocks needs at least {2 * JACKKNIFE} samples on each side, found {min(sizes)}")
-        return Estimate(raw, None, None, n, None, notes=(*notes, f"no interval: {min(sizes)} samples")), few
-    point = _debiased(gen, ref, mr, raw)
-    if min(sizes) <= gen.d:
-        why_not = f"no interval: {min(sizes):,} samples for {gen.d:,} dimensions; it takes more than {gen.d:,}, better {4 * gen.d:,}"
-        return Estimate(raw, None, None, n, None, notes=(*notes, why_not)), Estimate(point, None, None, n, None)
-    spread = frechet_spread(gen, ref, mg, mr)
-    half = Z95 * spread.se
-    if min(sizes) < 4 * gen.d:
-        notes += (f"low n: {min(sizes):,} samples for {gen.d:,} dimensions; the interval is safe from {4 * gen.d:,} on",)
-    if spread.se > 0 and abs(point - (raw - spread.bias)) > spread.se:
-        notes += ("n too small for this dimension: two estimates of the bias differ by more than one standard error",)
+    notes: tuple[str, ...] = ()
+    if fixed:
+        notes += ("the reference is moments only: it is taken as the target itself, its sampling error is not in the interval",)
+    if isinstance(gen, Moments):
+        return _raw_only(frechet(gen, ref), n, (*notes, "moments only of the samples: the raw value has no interval"))
+    if smallest < BLOCKS:
+        raw, _ = _raw_only(frechet(gen, ref), n, (*notes, f"no interval: {smallest} samples"))
+        return raw, Undefined(f"the jackknife needs at least {BLOCKS} samples on each side, found {smallest}")
+
+    known = [x for x in (gen, ref) if isinstance(x, Features)]
+    moments: list[Moments | Features]
+    left_out: list[list[Moments | Features]]
+    if smallest <= d:  # singular: distances come from the rows, moments are never formed
+        moments = [gen, ref]
+        left_out = [[without_rows(x, b, BLOCKS) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(BLOCKS)]
+    else:
+        parts = {id(x): block_moments(x, BLOCKS) for x in known}
+        moments = [Moments.merge(parts[id(x)]) if isinstance(x, Features) else x for x in (gen, ref)]
+        left_out = [[without(parts[id(x)], b) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(BLOCKS)]
+
+    def rows(b: int | None = None) -> tuple[Features | Moments, Features | Moments]:
+        g, r = (x if b is None or isinstance(x, Moments) else without_rows(x, b, BLOCKS) for x in (gen, ref))
+        return g, r
+
+    value = frechet(moments[0], moments[1], rows)
+    if not isfinite(value):
+        why = Undefined(f"the features are too large for float64: the distance overflows to {value}; rescale them")
+        return why, why
+    rest = sum(frechet(g, r, lambda b=b: rows(b)) for b, (g, r) in enumerate(left_out)) / BLOCKS  # type: ignore[misc]
+    plain, point = value, value - (BLOCKS - 1) * (rest - value)
+    value = max(value, 0.0)
+    if smallest <= d:
+        notes += (f"no interval, and n too small for this dimension: {smallest:,} samples for {d:,} features",)
+        return Estimate(value, None, None, n, None, notes=notes), Estimate(point, None, None, n, None, notes=notes)
+
+    assert isinstance(moments[0], Moments)
+    assert isinstance(moments[1], Moments)
+    spread = frechet_spread(gen, ref, moments[0], moments[1])
+    if smallest < 4 * d:
+        notes += (f"low n: {smallest:,} samples for {d:,} features; 4 per feature make the interval reliable",)
+    if abs(point - (value - spread.bias)) > spread.se:
+        notes += (f"n too small for this dimension: {smallest:,} samples for {d:,} features leave a bias of higher order",)
+    if d <= JACKKNIFE_D and smallest >= JACKKNIFE_RATIO * max(d, 4):
+        fine = {id(x): block_moments(x, FINE) for x in known}
+        pairs = [[without(fine[id(x)], b) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(FINE)]
+        values = np.array([frechet(g, r) for g, r in pairs])
+        point = plain - (FINE - 1) * (float(values.mean()) - plain)
+        # A jackknife counts the degenerate part of the variance twice (Efron & Stein 1981); v2 is that part.
+        variance = float(jackknife_se(values[:, None])[0]) ** 2
+        half = half_raw = T19 * float(np.sqrt(max(variance - spread.v2, spread.v2)))
+        method = "jackknife-20"
+    else:
+        half, half_raw, method = Z95 * spread.se, Z95 * spread.tight, "influence functions"
     return (
-        Estimate(raw, max(raw - half, 0.0), raw + half, n, "influence function", notes=notes),
-        Estimate(point, point - half, point + half, n, "jackknife-5, influence function"),
+        Estimate(value, max(value - half_raw, 0.0), value + half_raw, n, method, notes=notes),
+        Estimate(point, point - half, point + half, n, method, notes=notes),
     )
+
+
+def _raw_only(value: float, n: int, notes: tuple[str, ...]) -> tuple[Outcome, Outcome]:
+    if not isfinite(value):
+        why = Undefined(f"the features are too large for float64: the distance overflows to {value}; rescale them")
+        return why, why
+    return Estimate(max(value, 0.0), None, None, n, None, notes=notes), Undefined("needs the samples' features, found moments only")

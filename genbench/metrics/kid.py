@@ -1,116 +1,116 @@
-"""Kernel Inception Distance: maximum mean discrepancy under a polynomial kernel."""
+"""Kernel distance (KID on Inception features)."""
+
+from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
+from genbench.errors import UsageError
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import Z95, cubic_row_sums, polynomial_sums
+from genbench.numerics import Z95, Float, KernelSums, cubic_moments, cubic_sums, polynomial_mmd, polynomial_sums
 from genbench.statistics import Features
 
-DEGENERATE_ROWS = 2048  # rows behind the second-order variance: a mean over their 2 million pairs is exact to a few per cent
+THIN = 2048  # rows behind the second-order variance: a mean over their 2 million pairs
 
 
-def _row_sums(x: NDArray[np.float64], y: NDArray[np.float64], degree: int, same: bool) -> NDArray[np.float64]:
-    d = x.shape[1]
-    if degree == 3 and d * d < len(y):  # linear in n; dearer than the pairs where d² exceeds their number
-        sums = cubic_row_sums(x, y)
-        return sums - ((x * x).sum(axis=1) / d + 1) ** 3 if same else sums
-    return polynomial_sums(x, y, degree, same=same)[0]
-
-
-def _spread(x: NDArray[np.float64], degree: int) -> float:
-    """E (k(x,x') − k̄(x) − k̄(x') + k̄)², the variance of the doubly centred kernel, from row sums and the sum of squares alone."""
-    n = len(x)
-    sums, _, squares = polynomial_sums(x, x, degree, same=True)
-    r = sums / (n - 1)
-    mean = r.mean()
-    # Σ_{i≠j} (k_ij − r_i − r_j + r̄)² with Σ_j k_ij = (n−1) r_i
-    total = squares - 2 * (n - 1) * (r @ r) + 2 * (r.sum() ** 2 - r @ r) - n * (n - 1) * mean**2
-    return max(float(total), 0.0) / (n * (n - 1))
-
-
-def _cross_spread(x: NDArray[np.float64], y: NDArray[np.float64], degree: int) -> float:
-    rows, columns, squares = polynomial_sums(x, y, degree)
-    n, m = len(x), len(y)
-    r, c = rows / m, columns / n
-    return max(float(squares / (n * m) - (r @ r) / n - (c @ c) / m + r.mean() ** 2), 0.0)
-
-
-def _some(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return x if len(x) <= DEGENERATE_ROWS else x[np.linspace(0, len(x) - 1, DEGENERATE_ROWS).astype(np.int64)]
-
-
-def _subsets(gen: Features, ref: Features, subsets: int, size: int, degree: int, seed: int) -> Outcome:
-    size_max = min(len(gen), len(ref))
-    if size > size_max or size < 2:
-        return Undefined(f"subset_size must be from 2 to the smaller side's {size_max:,} samples, found {size:,}; pass kid:subset_size={size_max}")
-    # The legacy generator on purpose: torch-fidelity draws with it, and the same seed then gives the same subsets.
-    rng = np.random.RandomState(seed)
-    values = []
-    for _ in range(subsets):
-        x = gen.x[rng.choice(len(gen), size, replace=False)].astype(np.float64)
-        y = ref.x[rng.choice(len(ref), size, replace=False)].astype(np.float64)
-        xx, yy = (polynomial_sums(z, z, degree, same=True)[0].sum() for z in (x, y))
-        xy = polynomial_sums(x, y, degree)[0].sum()
-        values.append((xx + yy) / (size * (size - 1)) - 2 * xy / size**2)
-    note = f"mean over {subsets} subsets of {size:,}, standard deviation {np.std(values):.3g}: a spread of subsets, not a standard error"
-    return Estimate(float(np.mean(values)), None, None, len(gen), None, notes=(note,))
-
-
-@metric(Quantity("kid", "lower", unit="1", ideal=0.0), cost="n d³, or n² d", source="Bińkowski et al. 2018, eq. 4")
+@metric(Quantity("kid", "lower", ideal=0.0), cost="n d³, or n² d for large d", source="Bińkowski et al. 2018, eq. 4")
 def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 1000, degree: int = 3, seed: int = 0) -> Outcome:
-    """Squared maximum mean discrepancy under k(x, y) = (x·y/d + 1)^degree.
+    """Squared maximum mean discrepancy with the kernel k(x, y) = (x·y/d + 1)^degree, unbiased, on the full samples.
 
-        KID = mean_{i≠j} k(g_i, g_j) + mean_{i≠j} k(r_i, r_j) − 2 mean_{ij} k(g_i, r_j)
+        KID = Σ_{i≠j} k(x_i, x_j)/(n(n−1)) + Σ_{i≠j} k(y_i, y_j)/(m(m−1)) − 2 Σ_{ij} k(x_i, y_j)/(n m)
 
-    The unbiased U-statistic on the full samples, float64; for d² < n in time linear in n, through the first three moments.
+    Interval: value ± 1.96 sqrt(v1 + v2), the variance of a two-sample U-statistic. With r_i and c_i the row means of the kernel matrices
+    within and across, v1 = 4 Var(r − c)/n + 4 Var(r' − c')/m less its own estimation noise, v2 = 2 h_x/(n(n−1)) + 2 h_y/(m(m−1)) +
+    4 h_xy/(n m) with h the mean squares of the doubly centred kernels (the part that is left where the laws are equal), from at most
+    2,048 rows of a side. For d² < n + m the row sums come from the first three moments, in time linear in n.
 
     Args:
-        ref: reference rows (m, d).
-        gen: generated rows (n, d).
-        subsets: 0 for the full sample; else the mean over so many random subsets, as other tools print (100 of 1000).
-        subset_size: rows of a subset on each side.
-        degree: of the kernel, from 1 on; 3 in the paper.
-        seed: of the subsets.
+        ref: reference features (m, d).
+        gen: generated features (n, d).
+        subsets: 0 for the full samples; else the mean over that many random subsets, as other tools print. Both are unbiased for the
+            same number; the subsets' spread is not a standard error of anything, so no interval is given.
+        subset_size: rows drawn from each side per subset, without replacement.
+        degree: of the kernel, at least 1; 3 in the paper.
+        seed: of the subsets, drawn as torch-fidelity does (its own default is 2020).
 
     Returns:
-        KID, lower is better, 0 for equal laws, negative values are possible. Interval: ± 1.96 sqrt(v1 + v2), the U-statistic's own
-        variance: v1 from the first-order projections less the noise that they carry, v2 the degenerate part, which is all that remains
-        for equal laws (from at most 2,048 rows of a side). With subsets there is no interval: their spread is not a standard error.
+        A number in (−∞, ∞), lower is better, 0 for equal laws; slightly negative values are usual for close ones. Unbiased at every n,
+        so samples of different sizes compare. In units of the kernel (no unit).
 
     Note:
-        Blind to a doubled class and to copies of the training set. The kernel is not characteristic: it compares moments up to `degree`.
+        Sees the first `degree` moments only. A doubled class hardly moves it. Not invariant to the scale of the features.
 
     References:
-        Demystifying MMD GANs (Bińkowski et al. 2018), eq. 4, https://arxiv.org/abs/1801.01401
-        A Kernel Two-Sample Test (Gretton et al. 2012), lemma 6 and its variance, JMLR 13
+        Demystifying MMD GANs (Bińkowski et al., 2018), eq. 4 and section 4.
+        A Kernel Two-Sample Test (Gretton et al., 2012), eq. 3: the unbiased estimate.
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> x, y = Features(rng.normal(size=(500, 4))), Features(rng.normal(size=(500, 4)))
-        >>> out = kid(ref=x, gen=y)["kid"]
-        >>> bool(out.low < 0 < out.high)
+        >>> found = kid.function(Features(rng.normal(size=(300, 4))), Features(rng.normal(size=(300, 4))))
+        >>> found.low < 0 < found.high
         True
     """
+    if degree < 1 or subsets < 0 or subset_size < 2:
+        raise UsageError(f"kid needs degree >= 1, subsets >= 0 and subset_size >= 2, found {degree}, {subsets} and {subset_size}")
     n, m = len(gen), len(ref)
     if min(n, m) < 2:
         return Undefined(f"a U-statistic needs at least 2 samples on each side, found {n} and {m}")
-    if degree < 1:
-        return Undefined(f"degree must be at least 1, found {degree}")
-    if subsets > 0:
-        return _subsets(gen, ref, subsets, subset_size, degree, seed)
     x, y = gen.x.astype(np.float64), ref.x.astype(np.float64)
-    xx, yy = _row_sums(x, x, degree, True) / (n - 1), _row_sums(y, y, degree, True) / (m - 1)
-    xy, yx = _row_sums(x, y, degree, False) / m, _row_sums(y, x, degree, False) / n
-    value = float(xx.mean() + yy.mean() - 2 * xy.mean())
+    bound = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    if 2 * degree * log(bound * bound + 1) + 2 * log(n + m) > 700:  # Σ K² < e^700 is below the largest float64
+        return Undefined("the features are too large for float64: the kernel overflows; rescale them")
+    if subsets:
+        if subset_size > min(n, m):
+            return Undefined(f"subsets of {subset_size:,} need as many samples on each side, found {n:,} and {m:,}; set subset_size")
+        draw = np.random.RandomState(seed)
+        found = np.empty(subsets)
+        for s in range(subsets):
+            xs, ys = (z[draw.choice(len(z), subset_size, replace=False)] for z in (x, y))
+            found[s] = polynomial_mmd(xs, ys, degree)
+        note = f"the {subsets} subsets have a standard deviation of {found.std():.3g}, which is not a standard error: no interval"
+        return Estimate(float(found.mean()), None, None, n, None, notes=(note,))
+
+    rx, ry, cx, cy = _row_means(x, y, degree)
+    value = float(rx.mean() + ry.mean() - 2 * cx.mean())
     if min(n, m) < 4:
         return Estimate(value, None, None, n, None, notes=(f"no interval: {min(n, m)} samples",))
-    few_x, few_y = _some(x), _some(y)
-    sx, sy, sxy = _spread(few_x, degree), _spread(few_y, degree), _cross_spread(few_x, few_y, degree)
-    # The sample variance of the projections contains the degenerate part's noise once: subtract it, never below 0.
-    v1_gen = 4 * max(float((xx - xy).var(ddof=1)) - sx / (n - 1) - sxy / m, 0.0) / n
-    v1_ref = 4 * max(float((yy - yx).var(ddof=1)) - sy / (m - 1) - sxy / n, 0.0) / m
-    v2 = 2 * sx / (n * (n - 1)) + 2 * sy / (m * (m - 1)) + 4 * sxy / (n * m)
-    half = Z95 * float(np.sqrt(v1_gen + v1_ref + v2))
+    few_x, few_y = _thinned(x), _thinned(y)
+    hx, hy = (_degenerate(polynomial_sums(z, None, degree), len(z)) for z in (few_x, few_y))
+    hxy = _degenerate_cross(polynomial_sums(few_x, few_y, degree), len(few_x), len(few_y))
+    noise = 4 * (hx / (n - 1) + hxy / m) / n + 4 * (hy / (m - 1) + hxy / n) / m
+    v1 = max(float(4 * (rx - cx).var(ddof=1) / n + 4 * (ry - cy).var(ddof=1) / m) - noise, 0.0)
+    v2 = 2 * hx / (n * (n - 1)) + 2 * hy / (m * (m - 1)) + 4 * hxy / (n * m)
+    half = Z95 * float(np.sqrt(v1 + v2))
     return Estimate(value, value - half, value + half, n, "U-statistic variance")
+
+
+def _row_means(x: Float, y: Float, degree: int) -> tuple[Float, Float, Float, Float]:
+    """Mean kernel of every row: x within x, y within y (without itself), x to y, y to x."""
+    n, m, d = len(x), len(y), x.shape[1]
+    if degree == 3 and d * d < n + m:  # linear in n; for larger d the pairs are fewer
+        mx, my = cubic_moments(x), cubic_moments(y)
+        (xx, xy), (yy, yx) = cubic_sums(x, [mx, my]), cubic_sums(y, [my, mx])
+        own_x, own_y = ((np.einsum("ij,ij->i", z, z) / d + 1) ** 3 for z in (x, y))
+        return (xx - own_x) / (n - 1), (yy - own_y) / (m - 1), xy / m, yx / n
+    within_x, within_y, across = polynomial_sums(x, None, degree), polynomial_sums(y, None, degree), polynomial_sums(x, y, degree)
+    return within_x.rows / (n - 1), within_y.rows / (m - 1), across.rows / m, across.columns / n
+
+
+def _thinned(x: Float) -> Float:
+    """At most THIN rows, evenly spaced: enough for a variance."""
+    return x if len(x) <= THIN else x[np.linspace(0, len(x) - 1, THIN).astype(np.int64)]
+
+
+def _degenerate_cross(k: KernelSums, n: int, m: int) -> float:
+    """Mean of (K_ij − r_i − c_j + K̄)² with r and c the row and column means."""
+    r, c = k.rows / m, k.columns / n
+    return max(k.squares / (n * m) - float((r**2).mean() + (c**2).mean() - r.mean() ** 2), 0.0)
+
+
+def _degenerate(k: KernelSums, n: int) -> float:
+    """Mean of (K_ij − r_i − r_j + r̄)² over i ≠ j with r = row sums/(n − 1), from the sums alone."""
+    r = k.rows / (n - 1)
+    mean = float(r.mean())
+    r = r - mean
+    # With L = K − r̄, whose row sums are (n − 1) r and Σ r = 0, the sum over i ≠ j of (L − r_i − r_j)² is Σ L² − 2 n Σ r².
+    return max(k.squares - n * (n - 1) * mean**2 - 2 * n * float(r @ r), 0.0) / (n * (n - 1))

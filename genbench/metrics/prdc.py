@@ -1,99 +1,95 @@
-"""Precision, recall, density and coverage of k-nearest-neighbour manifolds."""
+"""Precision, recall, density and coverage."""
 
 from math import inf
 
 import numpy as np
 
+from genbench.errors import UsageError
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import BLOCKS, T95_19, jackknife, manifolds
+from genbench.numerics import BLOCKS, T19, jackknife_se, manifold
 from genbench.statistics import Features
 
-_RANGES = ((0.0, 1.0), (0.0, 1.0), (0.0, inf), (0.0, 1.0))
-
-
-def _cut(x: Features, n: int, rng: np.random.Generator) -> tuple[Features, Features]:
-    """n rows, drawn without replacement, and the others."""
-    order = rng.permutation(len(x))
-    first, rest = np.sort(order[:n]), np.sort(order[n:])
-    return Features(x.x[first], x.extractor), Features(x.x[rest], x.extractor)
+NAMES = ("precision", "recall", "density", "coverage")
+TOP = (1.0, 1.0, inf, 1.0)
 
 
 @metric(
-    Quantity("precision", "higher", range=_RANGES[0]),
-    Quantity("recall", "higher", range=_RANGES[1]),
-    Quantity("density", "higher", range=_RANGES[2]),
-    Quantity("coverage", "higher", range=_RANGES[3]),
+    Quantity("precision", "higher", range=(0, 1)),
+    Quantity("recall", "higher", range=(0, 1)),
+    Quantity("density", "higher", range=(0, inf)),
+    Quantity("coverage", "higher", range=(0, 1)),
     cost="n² d",
-    source="Kynkäänniemi et al. 2019, eqs. 1-2; Naeem et al. 2020, eqs. 2-3",
+    source="Kynkäänniemi et al. 2019, eqs. 1-3; Naeem et al. 2020, eqs. 3-4",
 )
-def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseline: bool = True, seed: int = 0) -> tuple[Outcome, ...]:
-    """How much of the generated set lies in the reference's manifold, and the other way round.
+def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, seed: int = 0) -> tuple[Outcome, ...]:
+    """Precision, recall, density and coverage of the balls around samples that reach to their k-th nearest neighbour.
 
-    With B(x) the ball around x that reaches to its k-th nearest neighbour in x's own set, boundary included:
-        precision = share of g inside some B(r)          recall   = share of r inside some B(g)
-        density   = mean over g of #{r: g in B(r)} / k   coverage = share of r with some g in B(r)
+        B(x) = { z : ‖z − x‖ <= distance of x to the k-th nearest other sample of its own side }
+
+        precision = share of gen in at least one ball of ref          recall   = share of ref in at least one ball of gen
+        density   = mean over gen of (number of ref balls it is in)/k coverage = share of ref whose own ball holds a gen sample
+
+    Balls are closed (`<=`), as in the original: with `<`, as in later tools, identical discrete data read 0, 0, 0, 0.
 
     Args:
-        ref: reference rows (m, d).
-        gen: generated rows (n, d).
-        k: neighbours, 5 in Naeem et al. (the original precision and recall have 3).
-        equal: cut the larger side to the smaller one's size by a seeded draw; manifolds of different sizes differ in radius.
-        baseline: also note what two real samples of this size read; precision, recall and coverage of equal laws are not 1.
-        seed: of the draws.
+        ref: reference features (m, d), m > k.
+        gen: generated features (n, d), n > k.
+        k: neighbours, the sample itself not counted. 5 in Naeem et al.; 3 (on VGG16) in Kynkäänniemi et al.
+        equal: cut the larger side to the smaller one's size (seeded, by position), since the size of a manifold grows with its sample.
+        seed: of that cut.
 
     Returns:
-        Four values, higher is better; precision, recall and coverage in [0, 1], density in [0, ∞). Interval: ± t(19) times the jackknife
-        standard error over 20 blocks (row index mod 20; the rows of a block are deleted on both sides). A bootstrap would repeat rows,
-        and a repeated row is its own neighbour.
+        Four numbers without unit, higher is better: precision, recall and coverage in [0, 1], density in [0, ∞) (1 for equal laws). At
+        equal laws the others are not 1: a note says what two real samples of this size read, where the reference is large enough.
+
+        Interval: value ± 2.093 se from the 20-block jackknife: blocks of rows (index mod 20) are left out of both sides, neighbours
+        found again from the same distance pass. It is for the expectation at this n and k. Where nothing varies (all in, all out) se is
+        at least sqrt(2)/n, about the rule of three. No interval below 40 samples, or where a block leaves too few neighbours.
 
     Note:
-        Distances are compared with <=, as in the original; tools that use < read 0 on identical discrete data. A collapsed generator has
-        high precision and low recall. Precision and density improve under blur and truncation, and an outlier inflates a ball.
-        Float64 distances; copies are at distance exactly 0.
+        Precision and density are blind to dropped classes and improve under blur and truncation; all four are blind to copies of training
+        data. One outlier in ref has a huge ball, which density and coverage resist better. In many dimensions a few hubs decide.
 
     References:
-        Improved Precision and Recall Metric (Kynkäänniemi et al. 2019), eqs. 1-2, https://arxiv.org/abs/1904.06991
-        Reliable Fidelity and Diversity Metrics (Naeem et al. 2020), eqs. 2-3, https://arxiv.org/abs/2002.09797
+        Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019), eqs. 1-3.
+        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020), eqs. 3 and 4.
 
     Example:
-        >>> x = Features(np.arange(40.0).reshape(20, 2))
-        >>> [e.value for e in prdc(ref=x, gen=x, k=3).values()][:2]
+        >>> x = Features(np.random.default_rng(0).normal(size=(100, 3)))
+        >>> [round(e.value, 6) for e in prdc.function(x, x)][::3]
         [1.0, 1.0]
     """
+    if k < 1:
+        raise UsageError(f"prdc needs k >= 1, found {k}")
     n, m = len(gen), len(ref)
-    smaller = min(n, m)
-    if k < 1 or smaller <= k:
-        return (Undefined(f"k must be from 1 to less than the number of samples on each side, found k = {k} for {n} and {m}"),) * 4
-    rng = np.random.default_rng(seed)
-    notes: list[str] = []
-    others: Features | None = None
+    smallest = min(n, m)
+    if smallest <= k:
+        return (Undefined(f"needs more than k = {k} samples on each side, found {n} and {m}"),) * 4
+    notes: tuple[str, ...] = ()
+    order = np.random.default_rng(seed).permutation(m)
+    x, y = gen.x, ref.x
     if n != m and equal:
-        notes.append(f"{n:,} samples against {m:,}: the larger side was cut to {smaller:,}, since the manifolds' radii depend on n")
-        gen = _cut(gen, smaller, rng)[0] if n > m else gen
-        ref, others = _cut(ref, smaller, rng) if m > n else (ref, None)
+        notes += (f"{n:,} samples against {m:,} of the reference: the larger side is cut to {smallest:,}",)
+        x, y = (
+            z if len(z) == smallest else z[np.sort(o[:smallest])] for z, o in ((x, np.random.default_rng(seed).permutation(n)), (y, order))
+        )
     elif n != m:
-        notes.append(f"{n:,} samples against {m:,}: the manifolds' radii depend on n, so the values are not those of equal sizes")
-    blocks = BLOCKS if smaller >= 4 * BLOCKS and smaller - -(-smaller // BLOCKS) > k else 1
-    values = manifolds(gen, ref, k, blocks)
-    if baseline and smaller >= 2 * (k + 1):
-        notes.append(_equal_law(ref, others, smaller, k, rng))
-    if blocks == 1:
-        notes.append(f"no interval: {smaller} samples, the jackknife over {BLOCKS} blocks needs {4 * BLOCKS}")
-        return tuple(Estimate(float(v), None, None, n, None, notes=tuple(notes)) for v in values[0])
-    half = T95_19 * jackknife(values[1:])
+        notes += (f"{n:,} samples against {m:,} of the reference: manifolds of unequal sizes do not compare with those of equal ones",)
+    size = min(smallest, m // 2)
+    if size > k:
+        base = manifold(ref.x[np.sort(order[size : 2 * size])], ref.x[np.sort(order[:size])], k)[0]
+        read = ", ".join(f"{name} {value:.3g}" for name, value in zip(NAMES, base, strict=True))
+        notes += (f"two real samples of {'this size' if size == smallest else f'{size:,}'} read {read}",)
+    left = smallest - -(-smallest // BLOCKS)
+    blocks = BLOCKS if smallest >= 2 * BLOCKS and left - 1 >= k else 0
+    if not blocks:
+        notes += (f"no interval: {smallest} samples are too few for {BLOCKS} jackknife blocks and k = {k}",)
+    values = manifold(x, y, k, blocks)  # (blocks + 1, 4)
+    if not blocks:
+        return tuple(Estimate(float(v), None, None, n, None, notes=notes) for v in values[0])
+    half = T19 * np.maximum(jackknife_se(values[1:]), np.sqrt(2.0) / smallest)
     return tuple(
-        Estimate(float(v), max(float(v - h), low), min(float(v + h), high), n, "jackknife-20", notes=tuple(notes))
-        for v, h, (low, high) in zip(values[0], half, _RANGES, strict=True)
+        Estimate(float(v), max(float(v - h), 0.0), min(float(v + h), top), n, f"jackknife-{BLOCKS}", notes=notes)
+        for v, h, top in zip(values[0], half, TOP, strict=True)
     )
-
-
-def _equal_law(ref: Features, others: Features | None, n: int, k: int, rng: np.random.Generator) -> str:
-    if others is not None and len(others) >= n:
-        real, size = _cut(others, n, rng)[0], n
-    else:
-        size = len(ref) // 2
-        real, ref = _cut(ref, size, rng)
-        ref = _cut(ref, size, rng)[0]
-    p, r, d, c = manifolds(real, ref, k)[0]
-    return f"two real samples of {size:,} read precision {p:.3f}, recall {r:.3f}, density {d:.3f}, coverage {c:.3f}"
