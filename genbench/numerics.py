@@ -36,7 +36,6 @@ Rows = Callable[[], tuple[Features | Moments, Features | Moments]]
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal law
 T19 = 2.093024054408263  # 97.5 % quantile of Student's t with 19 degrees of freedom
-BLOCKS = 20  # jackknife blocks of the k-NN metrics
 TILE = 2048  # rows and columns of one tile of a pairwise pass: 16 MiB in float32, 32 MiB in float64
 EPS = float(np.finfo(np.float64).eps)
 SAME = 1e-12  # squared distances that differ by less, relatively, are one distance; their own rounding is below 1e-14
@@ -235,6 +234,13 @@ def without_rows(x: Features, b: int, blocks: int) -> Features:
     return Features(x.x[np.arange(len(x)) % blocks != b], x.extractor)
 
 
+def student95(freedom: float) -> float:
+    """97.5 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
+
+
 def jackknife_se(left_out: Float) -> Float:
     """Standard errors from the statistic with one of G equal blocks left out: sqrt((G − 1)/G Σ_b (θ_b − mean)²), along axis 0."""
     count = len(left_out)
@@ -383,85 +389,89 @@ def nearest(x: Float, y: Float | None, k: int, rows: NDArray[Any] | None = None)
     return distance, index
 
 
-def radii(x: Float, k: int, blocks: int = 0) -> NDArray[np.float64]:
-    """(blocks + 1, n) squared distance to the k-th other row: among all rows, then with the rows of block 0, 1, ... left out.
-
-    One pass keeps a few neighbours more than k; a row most of whose neighbours are in one block is looked up again.
+@dataclass(frozen=True)
+class Manifold:
+    """Precision, recall, density and coverage, in this order.
 
     Args:
-        x: (n, d).
-        k: neighbours.
-        blocks: row i is in block i mod `blocks`; 0 for none.
+        value: (4,) means of the units below.
+        variance: (4,) variance of a unit: gen in any ref ball, ref in any gen ball, ref balls around gen over k, any gen in ref's ball.
     """
-    n = len(x)
-    out = np.empty((blocks + 1, n))
-    rows: NDArray[Any] | None = None
-    wide = min(n - 1, k + (4 + k // 5 if blocks else 0))
-    while True:
-        distance, index = nearest(x, None, wide, rows)
-        own = np.arange(n) if rows is None else rows
-        out[0, own] = distance[:, k - 1]
-        missing = np.zeros(len(own), bool)
-        for b in range(blocks):
-            rank = np.cumsum(index % blocks != b, axis=1)
-            out[b + 1, own] = np.take_along_axis(distance, np.argmax(rank >= k, axis=1)[:, None], 1)[:, 0]
-            missing |= rank[:, -1] < k
-        if not missing.any():
-            return out
-        if wide == n - 1:
-            raise ValueError(f"a block leaves fewer than {k} neighbours of {n} rows")
-        rows, wide = own[missing], min(n - 1, 2 * wide)
+
+    value: NDArray[np.float64]
+    variance: NDArray[np.float64]
 
 
-def manifold(gen: Float, ref: Float, k: int, blocks: int = 0) -> NDArray[np.float64]:
-    """(blocks + 1, 4) precision, recall, density, coverage: of all rows, then with one block of rows of both sides left out.
+def manifold(gen: Float, ref: Float, k: int) -> Manifold:
+    """Counts of points in the closed balls that reach to the k-th neighbour (metrics/prdc.py).
 
-    Three distance passes (within each side, across) serve all of them; beside the rows, memory is that of a few tiles.
+    Three distance passes, within each side and across; beside the rows, memory is that of a few tiles and of the pairs within a ball.
 
     Args:
         gen: (n, d) rows, n > k.
         ref: (m, d) rows, m > k.
         k: neighbours that make a ball's radius.
-        blocks: row i of either side is in block i mod `blocks`; 0 for no jackknife.
     """
-    rad_g, rad_r = radii(gen, k, blocks), radii(ref, k, blocks)
+    radius_g, radius_r = nearest(gen, None, k)[0][:, -1], nearest(ref, None, k)[0][:, -1]
     n, m = len(gen), len(ref)
-    block_g, block_r = (np.arange(count) % max(blocks, 1) + 1 for count in (n, m))  # rows of block b are absent from replicate b + 1
-    least_g, most_g, least_r, most_r = rad_g.min(0), rad_g.max(0), rad_r.min(0), rad_r.max(0)
-    precise, recalled, covered = np.zeros((blocks + 1, n), bool), np.zeros((blocks + 1, m), bool), np.zeros((blocks + 1, m), bool)
-    hits = np.zeros(blocks + 1)
+    precise, recalled, covered, inside = np.zeros(n, bool), np.zeros(m, bool), np.zeros(m, bool), np.zeros(n)
     product = _Product(ref, gen, _single(ref, gen))
     norm_r, norm_g = product.nx.numpy(), product.ny.numpy()
     for a, b in _bounds(m):
         left = product.rows(ref, slice(a, b))
         for c, e in _bounds(n):
             tile = product.tile(left, product.rows(gen, slice(c, e)), product.nx[a:b], product.ny[c:e])
-            # a bound of the tile's rounding decides who is looked at; the pair's own rounding who is computed again
-            slack = 2 * product.error * (norm_r[a:b].max() + norm_g[c:e].max())
-            near = tile <= _t(most_r[a:b] + slack).to(tile.dtype)[:, None]
-            near |= tile <= _t(most_g[c:e] + slack).to(tile.dtype)[None, :]
+            slack = 2 * product.error * (norm_r[a:b].max() + norm_g[c:e].max())  # of any pair of the tile
+            near = tile <= _t(radius_r[a:b] + slack).to(tile.dtype)[:, None]
+            near |= tile <= _t(radius_g[c:e] + slack).to(tile.dtype)[None, :]
             i, j = (v.numpy() for v in near.nonzero(as_tuple=True))
-            for p in range(0, len(i), 2**18):
-                ii, jj = i[p : p + 2**18], j[p : p + 2**18]
-                d2 = tile.numpy()[ii, jj].astype(np.float64)
-                ii, jj = ii + a, jj + c
-                rounding = 2 * product.error * (norm_r[ii] + norm_g[jj])
-                unsure = (d2 >= least_r[ii] - rounding) & (d2 <= most_r[ii] + rounding)
-                unsure |= (d2 >= least_g[jj] - rounding) & (d2 <= most_g[jj] + rounding)
-                d2[unsure] = squared_differences(ref, ii[unsure], gen, jj[unsure])
-                d2 *= 1 - SAME
-                for r in range(blocks + 1):
-                    kept = (block_r[ii] != r) & (block_g[jj] != r) if r else np.ones(len(ii), bool)
-                    in_ref = kept & (d2 <= rad_r[r, ii])
-                    hits[r] += np.count_nonzero(in_ref)
-                    precise[r, jj[in_ref]] = True
-                    covered[r, ii[in_ref]] = True
-                    recalled[r, ii[kept & (d2 <= rad_g[r, jj])]] = True
-    out = np.empty((blocks + 1, 4))
-    for r in range(blocks + 1):
-        g, f = (block_g != r, block_r != r) if r else (np.ones(n, bool), np.ones(m, bool))
-        out[r] = precise[r, g].mean(), recalled[r, f].mean(), hits[r] / (k * g.sum()), covered[r, f].mean()
-    return out
+            d2 = tile.numpy()[i, j].astype(np.float64)
+            i, j = i + a, j + c
+            rounding = 2 * product.error * (norm_r[i] + norm_g[j])
+            unsure = (np.abs(d2 - radius_r[i]) <= rounding) | (np.abs(d2 - radius_g[j]) <= rounding)
+            d2[unsure] = squared_differences(ref, i[unsure], gen, j[unsure])
+            d2 *= 1 - SAME
+            in_ref = d2 <= radius_r[i]
+            inside += np.bincount(j[in_ref], minlength=n)
+            precise[j[in_ref]] = covered[i[in_ref]] = True
+            recalled[i[d2 <= radius_g[j]]] = True
+    units = (precise, recalled, inside / k, covered)
+    return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]))
+
+
+def manifold_variance(gen: Float, ref: Float, k: int, unit: NDArray[np.float64], seed: int) -> NDArray[np.float64] | None:
+    """(4,) sampling variances of `manifold`, by subsampling with the design effect of the parts.
+
+    Rows are parted at random, several times, into S disjoint parts of both sides. The variance D of the statistic between parts, against
+    what independent units would have, is the design effect of neighbourhoods that share points; it hardly depends on the size of the
+    sample, while the units' variance does: Var = max(1, D) unit/n with D = (n/S) Var_parts/unit_parts.
+
+    A jackknife (rows left out) counts the interactions of r neighbours r times and gives up to 4.9 times the variance; a bootstrap makes
+    ties; units taken as independent have as little as 0.3 of it.
+
+    Args:
+        gen: (n, d) rows.
+        ref: (n, d) rows; the smaller size counts where they differ.
+        k: neighbours.
+        unit: variances of the units on all rows.
+        seed: of the parting, by position.
+
+    Returns:
+        Variances; None where the parts would have too few rows (n < 4 (k + 5)).
+    """
+    smallest = min(len(gen), len(ref))
+    parts = int(np.clip(smallest // 1000, 4 if smallest >= 16 * (k + 1) else 2, 20))
+    if smallest // parts < 2 * (k + 5):
+        return None
+    draw = np.random.default_rng(seed)
+    between, units = [], []
+    for _ in range(-(-30 // (parts - 1))):  # 30 degrees of freedom
+        order_g, order_r = draw.permutation(len(gen)), draw.permutation(len(ref))
+        found = [manifold(gen[np.sort(order_g[p::parts])], ref[np.sort(order_r[p::parts])], k) for p in range(parts)]
+        between.append(np.var([f.value for f in found], axis=0, ddof=1))
+        units.append(np.mean([f.variance for f in found], axis=0))
+    design = (smallest / parts) * np.mean(between, axis=0) / np.maximum(np.mean(units, axis=0), 1 / smallest)
+    return np.maximum(design, 1.0) * unit / smallest
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 from genbench.errors import UsageError
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import Z95, Float, KernelSums, cubic_moments, cubic_sums, polynomial_mmd, polynomial_sums
+from genbench.numerics import Float, KernelSums, cubic_moments, cubic_sums, polynomial_mmd, polynomial_sums, student95
 from genbench.statistics import Features
 
 THIN = 2048  # rows behind the second-order variance: a mean over their 2 million pairs
@@ -19,10 +19,12 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
 
         KID = Σ_{i≠j} k(x_i, x_j)/(n(n−1)) + Σ_{i≠j} k(y_i, y_j)/(m(m−1)) − 2 Σ_{ij} k(x_i, y_j)/(n m)
 
-    Interval: value ± 1.96 sqrt(v1 + v2), the variance of a two-sample U-statistic. With r_i and c_i the row means of the kernel matrices
-    within and across, v1 = 4 Var(r − c)/n + 4 Var(r' − c')/m less its own estimation noise, v2 = 2 h_x/(n(n−1)) + 2 h_y/(m(m−1)) +
-    4 h_xy/(n m) with h the mean squares of the doubly centred kernels (the part that is left where the laws are equal), from at most
-    2,048 rows of a side. For d² < n + m the row sums come from the first three moments, in time linear in n.
+    Interval: the variance of a two-sample U-statistic. With r_i and c_i the row means of the kernel matrices within and across,
+    v1 = 4 Var(r − c)/n + 4 Var(r' − c')/m, v2 = 2 h_x/(n(n−1)) + 2 h_y/(m(m−1)) + 4 h_xy/(n m) with h the mean squares of the doubly
+    centred kernels (the part that is left where the laws are equal), from at most 2,048 rows of a side. Half width t sqrt(max(v1, v2)),
+    since v1 holds 2 v2 of noise where the laws are equal; t has the degrees of freedom that the projections' kurtosis leaves. The
+    estimate is skewed to the right: the interval is taken on the scale of its square root, which shifts it up by half²/(4 max(KID, half))
+    for KID > 0. For d² < n + m the row sums come from the first three moments, in time linear in n.
 
     Args:
         ref: reference features (m, d).
@@ -77,11 +79,24 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
     few_x, few_y = _thinned(x), _thinned(y)
     hx, hy = (_degenerate(polynomial_sums(z, None, degree), len(z)) for z in (few_x, few_y))
     hxy = _degenerate_cross(polynomial_sums(few_x, few_y, degree), len(few_x), len(few_y))
-    noise = 4 * (hx / (n - 1) + hxy / m) / n + 4 * (hy / (m - 1) + hxy / n) / m
-    v1 = max(float(4 * (rx - cx).var(ddof=1) / n + 4 * (ry - cy).var(ddof=1) / m) - noise, 0.0)
+    var_x, var_y = 4 * float((rx - cx).var(ddof=1)) / n, 4 * float((ry - cy).var(ddof=1)) / m
+    v1 = var_x + var_y
     v2 = 2 * hx / (n * (n - 1)) + 2 * hy / (m * (m - 1)) + 4 * hxy / (n * m)
-    half = Z95 * float(np.sqrt(v1 + v2))
-    return Estimate(value, value - half, value + half, n, "U-statistic variance")
+    if v1 == v2 == 0:
+        return Estimate(value, value, value, n, "U-statistic variance")
+    # A cubed kernel has heavy tails: Student's t with as many degrees of freedom as the fourth moments leave to the variance.
+    noise = var_x**2 * (_kurtosis(rx - cx) - 1) / n + var_y**2 * (_kurtosis(ry - cy) - 1) / m
+    freedom = max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9
+    half = student95(freedom) * float(np.sqrt(max(v1, v2)))
+    shift = half**2 / (4 * max(value, half)) if value > 0 else 0.0
+    return Estimate(value, value - half + shift, value + half + shift, n, "U-statistic variance")
+
+
+def _kurtosis(h: Float) -> float:
+    """Fourth standardised moment, at least 1; 1 for a constant."""
+    centred = h - h.mean()
+    variance = float((centred**2).mean())
+    return float((centred**4).mean()) / variance**2 if variance > 0 else 1.0
 
 
 def _row_means(x: Float, y: Float, degree: int) -> tuple[Float, Float, Float, Float]:

@@ -7,9 +7,10 @@ import numpy as np
 from genbench.errors import UsageError
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import BLOCKS, T19, jackknife_se, manifold
+from genbench.numerics import manifold, manifold_variance
 from genbench.statistics import Features
 
+FACTOR = 2.4  # t quantile of about 20 degrees of freedom, and 15 % for design effects of parts that are below the whole's (simulated)
 NAMES = ("precision", "recall", "density", "coverage")
 TOP = (1.0, 1.0, inf, 1.0)
 
@@ -22,7 +23,7 @@ TOP = (1.0, 1.0, inf, 1.0)
     cost="n² d",
     source="Kynkäänniemi et al. 2019, eqs. 1-3; Naeem et al. 2020, eqs. 3-4",
 )
-def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, seed: int = 0) -> tuple[Outcome, ...]:
+def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseline: bool = True, seed: int = 0) -> tuple[Outcome, ...]:
     """Precision, recall, density and coverage of the balls around samples that reach to their k-th nearest neighbour.
 
         B(x) = { z : ‖z − x‖ <= distance of x to the k-th nearest other sample of its own side }
@@ -37,15 +38,16 @@ def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, seed: 
         gen: generated features (n, d), n > k.
         k: neighbours, the sample itself not counted. 5 in Naeem et al.; 3 (on VGG16) in Kynkäänniemi et al.
         equal: cut the larger side to the smaller one's size (seeded, by position), since the size of a manifold grows with its sample.
-        seed: of that cut.
+        baseline: also tell in a note what two real samples of this size read; takes one more pass.
+        seed: of that cut, and of the parts that the interval is made of.
 
     Returns:
         Four numbers without unit, higher is better: precision, recall and coverage in [0, 1], density in [0, ∞) (1 for equal laws). At
         equal laws the others are not 1: a note says what two real samples of this size read, where the reference is large enough.
 
-        Interval: value ± 2.093 se from the 20-block jackknife: blocks of rows (index mod 20) are left out of both sides, neighbours
-        found again from the same distance pass. It is for the expectation at this n and k. Where nothing varies (all in, all out) se is
-        at least sqrt(2)/n, about the rule of three. No interval below 40 samples, or where a block leaves too few neighbours.
+        Interval: value ± 2.4 se, for the expectation at this n and k. se is from subsampling: the sample is parted into 4 to 20 parts,
+        several times; the spread between parts gives the design effect of neighbourhoods that share points (`manifold_variance`). Where
+        nothing varies (all in, all out) se is at least sqrt(2)/n, about the rule of three. No interval below 4 (k + 5) samples.
 
     Note:
         Precision and density are blind to dropped classes and improve under blur and truncation; all four are blind to copies of training
@@ -77,19 +79,17 @@ def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, seed: 
     elif n != m:
         notes += (f"{n:,} samples against {m:,} of the reference: manifolds of unequal sizes do not compare with those of equal ones",)
     size = min(smallest, m // 2)
-    if size > k:
-        base = manifold(ref.x[np.sort(order[size : 2 * size])], ref.x[np.sort(order[:size])], k)[0]
+    if baseline and size > k:
+        base = manifold(ref.x[np.sort(order[size : 2 * size])], ref.x[np.sort(order[:size])], k).value
         read = ", ".join(f"{name} {value:.3g}" for name, value in zip(NAMES, base, strict=True))
         notes += (f"two real samples of {'this size' if size == smallest else f'{size:,}'} read {read}",)
-    left = smallest - -(-smallest // BLOCKS)
-    blocks = BLOCKS if smallest >= 2 * BLOCKS and left - 1 >= k else 0
-    if not blocks:
-        notes += (f"no interval: {smallest} samples are too few for {BLOCKS} jackknife blocks and k = {k}",)
-    values = manifold(x, y, k, blocks)  # (blocks + 1, 4)
-    if not blocks:
-        return tuple(Estimate(float(v), None, None, n, None, notes=notes) for v in values[0])
-    half = T19 * np.maximum(jackknife_se(values[1:]), np.sqrt(2.0) / smallest)
+    found = manifold(x, y, k)
+    variance = manifold_variance(x, y, k, found.variance, seed)
+    if variance is None:
+        notes += (f"no interval: {smallest} samples are too few for k = {k}",)
+        return tuple(Estimate(float(v), None, None, n, None, notes=notes) for v in found.value)
+    half = FACTOR * np.sqrt(np.maximum(variance, 2 / smallest**2))
     return tuple(
-        Estimate(float(v), max(float(v - h), 0.0), min(float(v + h), top), n, f"jackknife-{BLOCKS}", notes=notes)
-        for v, h, top in zip(values[0], half, TOP, strict=True)
+        Estimate(float(v), max(float(v - h), 0.0), min(float(v + h), top), n, "subsampling with design effect", notes=notes)
+        for v, h, top in zip(found.value, half, TOP, strict=True)
     )
