@@ -178,7 +178,8 @@ def frechet_spread(gen: Features, ref: Features | Moments, moments_gen: Moments,
     cov_g, cov_r = _t(moments_gen.cov), _t(moments_ref.cov)
     f = factor(moments_ref)  # (d, r)
     squares, u = torch.linalg.eigh(f.T @ cov_g @ f)
-    keep = squares > squares.max().clamp_min(0) * 1e-14  # below it a direction has no variance on one side, and no w
+    largest = float(squares.max()) if len(squares) else 0.0
+    keep = squares > max(largest, 0.0) * 1e-14  # below it a direction has no variance on one side, and no w
     s, u = squares[keep].sqrt(), u[:, keep]
     delta = _t(moments_gen.mean - moments_ref.mean)
     c = s[:, None] * s[None, :] / (s[:, None] + s[None, :])
