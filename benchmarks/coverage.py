@@ -109,8 +109,9 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
             yield heavy_pair(d, 0.5), d, n, m, count
         yield collapsed_pair(64), 64, 500, 500, 400
         yield skewed_pair(256, 0.0), 256, 4096, 4096, 60
-        yield gaussian_pair(2048, 0, 1), 2048, 8192, 8192, 24
-        yield skewed_pair(2048, 0.5), 2048, 8192, 8192, 24
+        yield gaussian_pair(1024, 0, 1), 1024, 4096, 4096, 30
+        yield skewed_pair(1024, 0.5), 1024, 4096, 4096, 30
+        yield gaussian_pair(2048, 0, 1), 2048, 8192, 8192, 10
     elif which == "kid":
         for d, n, m, count in (
             (2, 200, 200, 1000),
@@ -242,6 +243,7 @@ def main() -> None:
     """Simulate what is not in coverage.csv yet, and write both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", default=["fid", "kid", "inception_score", "prdc"], help="metrics")
+    parser.add_argument("--dimensions", type=int, nargs="+", help="only these")
     parser.add_argument("--replications", type=int, help="fewer, for a trial")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
@@ -273,7 +275,7 @@ def main() -> None:
                     keep(score_rows(concentration, classes, n, min(count, args.replications or count)))
             continue
         for law, d, n, m, count in vector_settings(which):
-            if (which, law.name, str(d), str(n), str(m)) not in done:
+            if (which, law.name, str(d), str(n), str(m)) not in done and d in (args.dimensions or [d]):
                 keep(vector_rows(which, law, d, n, m, min(count, args.replications or count)))
 
 

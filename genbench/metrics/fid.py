@@ -45,9 +45,10 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
         be negative where the laws are close.
 
         Intervals: from 10 samples per dimension on and up to 512 dimensions, the jackknife has 20 blocks and the half width is
-        t(19) sqrt(max(J − v2, v2)), J its variance estimate and v2 the degenerate part of it, which a jackknife counts twice.
-        Elsewhere 1.96 sqrt(max(v1, v2)) for the debiased and 1.96 sqrt(max(v1 − v2, v2)) for the raw value, from the influence
-        functions (`numerics.frechet_spread`). Simulated coverage: benchmarks/coverage.md.
+        h = t(19) sqrt(max(J − v2, v2)), J its variance estimate and v2 the degenerate part of it, which a jackknife counts twice; as the
+        estimate is skewed, the interval is taken on the scale of its square root, which shifts it up by h²/(4 max(value, h)).
+        Elsewhere 1.96 sqrt(max(v1, v2)) for the debiased value, from the influence functions (`numerics.frechet_spread`); for the raw
+        one 1.96 sqrt(max(v1 − v2, v2)), averaged with J up to 512 dimensions. Simulated coverage: benchmarks/coverage.md.
 
         No interval where n <= d on either side. Notes: "low n" for n < 4 d, "n too small for this dimension" where the jackknife and
         the closed-form bias differ by more than one standard error.
@@ -118,21 +119,29 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
         notes += (f"low n: {smallest:,} samples for {d:,} features; 4 per feature make the interval reliable",)
     if abs(point - (value - spread.bias)) > spread.se:
         notes += (f"n too small for this dimension: {smallest:,} samples for {d:,} features leave a bias of higher order",)
-    if d <= JACKKNIFE_D and smallest >= JACKKNIFE_RATIO * max(d, 4):
+    half, half_raw, method = Z95 * spread.se, Z95 * spread.tight, "influence functions"
+    shift = shift_raw = 0.0
+    if d <= JACKKNIFE_D and smallest >= 2 * FINE:
         fine = {id(x): block_moments(x, FINE) for x in known}
         pairs = [[without(fine[id(x)], b) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(FINE)]
         values = np.array([frechet(g, r) for g, r in pairs])
-        point = plain - (FINE - 1) * (float(values.mean()) - plain)
-        # A jackknife counts the degenerate part of the variance twice (Efron & Stein 1981); v2 is that part.
         variance = float(jackknife_se(values[:, None])[0]) ** 2
-        half = half_raw = T19 * float(np.sqrt(max(variance - spread.v2, spread.v2)))
-        method = "jackknife-20"
-    else:
-        half, half_raw, method = Z95 * spread.se, Z95 * spread.tight, "influence functions"
+        if smallest >= JACKKNIFE_RATIO * max(d, 4):
+            point = plain - (FINE - 1) * (float(values.mean()) - plain)
+            # A jackknife counts the degenerate part of the variance twice (Efron & Stein 1981); v2 is that part.
+            half = half_raw = T19 * float(np.sqrt(max(variance - spread.v2, spread.v2)))
+            shift, shift_raw, method = _shift(point, half), _shift(value, half), "jackknife-20"
+        else:  # heavy tails make the one too wide, the other too short
+            half_raw = Z95 * float(np.sqrt((spread.tight**2 + variance) / 2))
     return (
-        Estimate(value, max(value - half_raw, 0.0), value + half_raw, n, method, notes=notes),
-        Estimate(point, point - half, point + half, n, method, notes=notes),
+        Estimate(value, max(value - half_raw + shift_raw, 0.0), value + half_raw + shift_raw, n, method, notes=notes),
+        Estimate(point, point - half + shift, point + half + shift, n, method, notes=notes),
     )
+
+
+def _shift(value: float, half: float) -> float:
+    """What an interval on the scale of the distance, the square root, lies higher: the estimate is skewed to the right."""
+    return half**2 / (4 * max(value, half)) if value > 0 else 0.0
 
 
 def _raw_only(value: float, n: int, notes: tuple[str, ...]) -> tuple[Outcome, Outcome]:
