@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from genbench import leaderboard, models, registry
 from genbench import protocol as _protocol
-from genbench.cache import write_atomic
 from genbench.errors import DataError, FailedError, GenbenchError, UsageError, near_miss
+from genbench.files import write_atomic
 from genbench.models import TrainingData
 from genbench.protocol import Protocol
 from genbench.run import Run, printable

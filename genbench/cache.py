@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genbench.files import write_atomic
 
 FORMAT = 1
 
@@ -32,21 +33,6 @@ def cache_root() -> Path:
 def key(**parts: Any) -> str:
     """The sha256 of the parts' canonical JSON."""
     return hashlib.sha256(json.dumps({"format": FORMAT} | parts, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:

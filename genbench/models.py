@@ -9,7 +9,6 @@ A checkpoint ("run folder") is two files, never a pickle:
 import dataclasses
 import hashlib
 import json
-import os
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import DataError, UsageError, near_miss
+from genbench.files import write_atomic
 
 if TYPE_CHECKING:
     from genbench.samples import Samples
@@ -383,16 +383,6 @@ class _Saved:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def _write(path: Path, data: bytes) -> None:
-    # Whole or not at all: a killed process leaves no half checkpoint.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
-
-
 def save_model(folder: str | Path, model: Model, provenance: Mapping[str, Any] | None = None, **extra: Any) -> Path:
     """Write a checkpoint; model.json last, so that a folder with it is whole.
 
@@ -415,8 +405,8 @@ def save_model(folder: str | Path, model: Model, provenance: Mapping[str, Any] |
         raise UsageError("save_model needs the provenance with the baseline's name; pass describe(...)")
     saved = _Saved(FORMAT, model.shape, found, hashlib.sha256(data).hexdigest(), dict(extra))
     (folder / "model.json").unlink(missing_ok=True)
-    _write(folder / "model.safetensors", data)
-    _write(folder / "model.json", (json.dumps(dataclasses.asdict(saved), indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(folder / "model.safetensors", data)
+    write_atomic(folder / "model.json", (json.dumps(dataclasses.asdict(saved), indent=1, sort_keys=True) + "\n").encode())
     return folder
 
 

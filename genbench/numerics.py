@@ -440,25 +440,24 @@ def manifold(gen: Float, ref: Float, k: int) -> Manifold:
     return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]))
 
 
-def manifold_variance(gen: Float, ref: Float, k: int, unit: NDArray[np.float64], seed: int) -> NDArray[np.float64] | None:
-    """(4,) sampling variances of `manifold`, by subsampling with the design effect of the parts.
+def manifold_design(gen: Float, ref: Float, k: int, seed: int) -> NDArray[np.float64] | None:
+    """(4,) design effects of `manifold`: its sampling variance over that of as many independent units, at least 1.
 
-    Rows are parted at random, several times, into S disjoint parts of both sides. The variance D of the statistic between parts, against
-    what independent units would have, is the design effect of neighbourhoods that share points; it hardly depends on the size of the
-    sample, while the units' variance does: Var = max(1, D) unit/n with D = (n/S) Var_parts/unit_parts.
+    Rows are parted at random, several times, into S disjoint parts of both sides. The variance of the statistic between parts, over what
+    independent units would have there, is the effect of neighbourhoods that share points. It hardly depends on the size of the sample,
+    while the units' variance does.
 
     A jackknife (rows left out) counts the interactions of r neighbours r times and gives up to 4.9 times the variance; a bootstrap makes
     ties; units taken as independent have as little as 0.3 of it.
 
     Args:
         gen: (n, d) rows.
-        ref: (n, d) rows; the smaller size counts where they differ.
+        ref: (m, d) rows; the smaller size counts where they differ.
         k: neighbours.
-        unit: variances of the units on all rows.
         seed: of the parting, by position.
 
     Returns:
-        Variances; None where the parts would have too few rows (n < 4 (k + 5)).
+        The design effects; None where the parts would have too few rows (fewer than 4 (k + 5) in all).
     """
     smallest = min(len(gen), len(ref))
     parts = int(np.clip(smallest // 1000, 4 if smallest >= 16 * (k + 1) else 2, 20))
@@ -471,8 +470,14 @@ def manifold_variance(gen: Float, ref: Float, k: int, unit: NDArray[np.float64],
         found = [manifold(gen[np.sort(order_g[p::parts])], ref[np.sort(order_r[p::parts])], k) for p in range(parts)]
         between.append(np.var([f.value for f in found], axis=0, ddof=1))
         units.append(np.mean([f.variance for f in found], axis=0))
-    design = (smallest / parts) * np.mean(between, axis=0) / np.maximum(np.mean(units, axis=0), 1 / smallest)
-    return np.maximum(design, 1.0) * unit / smallest
+    return np.maximum((smallest / parts) * np.mean(between, axis=0) / np.maximum(np.mean(units, axis=0), 1 / smallest), 1.0)
+
+
+def wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval of a proportion (Wilson 1927): both ends within [0, 1], p inside, and not empty for p = 0 or 1."""
+    centre, scale = p + z * z / (2 * n), 1 + z * z / n
+    half = z * float(np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n)))
+    return min(max((centre - half) / scale, 0.0), p), max(min((centre + half) / scale, 1.0), p)
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------------------

@@ -209,6 +209,6 @@ def file_list(run: Run) -> str:
 
 def write(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    from genbench.cache import write_atomic
+    from genbench.files import write_atomic
 
     write_atomic(Path(path), text.encode("utf-8", "backslashreplace"))

@@ -167,7 +167,7 @@ class Run:
 
     def save(self, folder: str | Path) -> Path:
         """Write the record as `<id>.json` into a folder; returns the path."""
-        from genbench.cache import write_atomic
+        from genbench.files import write_atomic
 
         path = Path(folder) / f"{self.id}.json"
         write_atomic(path, self.to_json().encode())

@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "genbench").rglob("*.py")) + sorted((ROOT / "baselines"
 
 # A module may import at its top level, or inside functions, only modules of its own layer's index or a lower one.
 LAYERS = [
-    {"errors", "estimate"},
+    {"errors", "estimate", "files"},
     {"statistics", "numerics"},
     {"metric", "registry", "protocol"},
     {"metrics", "preprocess", "images", "archives", "arrays", "samples", "models", "extractor"},

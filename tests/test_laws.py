@@ -238,3 +238,73 @@ def test_a_sorted_folder_reads_low_only_without_the_shuffle() -> None:
     p = np.eye(10)[np.repeat(np.arange(10), 100)]
     assert score(p, splits=10, shuffle=False) == pytest.approx(1)
     assert score(p, splits=10) > 9
+
+
+# -- more laws over all metrics ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", METRICS)
+def test_a_permutation_moves_a_value_by_less_than_its_interval(name: str, seed: int) -> None:
+    """Values whose blocks follow the rows' places too: fid_debiased stays within one half width."""
+    rng = np.random.default_rng(seed)
+    metric = registry.metric(name)
+    plain = metric(**arguments(metric, DATA))
+    other = metric(**arguments(metric, {role: x[rng.permutation(len(x))] for role, x in DATA.items()}))
+    for q, e in plain.items():
+        assert abs(other[q].value - e.value) <= (e.high - e.low) / 2, q
+        assert other[q].n == e.n
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+@pytest.mark.parametrize("name", METRICS)
+def test_degenerate_input_stays_in_range_and_in_its_interval(name: str, case: str) -> None:
+    metric = registry.metric(name)
+    found = metric(**arguments(metric, dict.fromkeys(SEEDS, DEGENERATE[case])))
+    for quantity, (q, e) in zip(metric.quantities, found.items(), strict=True):
+        if isinstance(e, Estimate):
+            assert quantity.range[0] <= e.value <= quantity.range[1], q
+            assert e.low is None or e.low <= e.value <= e.high, q
+            assert e.n == len(DEGENERATE[case]), q
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_call_leaves_its_input_alone(name: str) -> None:
+    metric = registry.metric(name)
+    copies = {role: x.copy() for role, x in DATA.items()}
+    metric(**arguments(metric, copies))
+    for role, x in copies.items():
+        assert np.array_equal(x, DATA[role]), role
+
+
+def test_doubling_all_rows_changes_fid_by_the_denominator_only() -> None:
+    """Means stay; covariances, and so the rest of the distance, shrink by 2 (n − 1)/(2 n − 1)."""
+    square = float(((G.mean(0) - R.mean(0)) ** 2).sum())
+    doubled = fid(np.concatenate([G, G]), np.concatenate([R, R]))
+    assert doubled - square == pytest.approx((fid(G, R) - square) * 398 / 399, rel=1e-8)
+
+
+def test_fid_of_a_scaled_copy_is_the_trace() -> None:
+    """tr Σ (s − 1)² for centred rows."""
+    x = R - R.mean(0)
+    assert fid(3 * x, x) == pytest.approx(4 * float(np.trace(np.cov(x, rowvar=False))), rel=1e-9)
+
+
+def test_kid_is_not_invariant_to_a_translation_but_is_to_the_order_of_features() -> None:
+    assert kid(G[:, ::-1].copy(), R[:, ::-1].copy()) == pytest.approx(kid(G, R), rel=1e-9)
+    assert kid(G + 3, R + 3) != pytest.approx(kid(G, R), rel=1e-2)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_prdc_of_equal_discrete_laws_counts_ties(k: int) -> None:
+    """Closed balls: every grid point holds copies, so radii are 0 and copies are still inside."""
+    x = np.repeat(np.array([[0.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), 30, axis=0)
+    found = prdc(x, x[::-1].copy(), k=k)
+    assert found["precision"] == found["recall"] == found["coverage"] == 1
+    assert found["density"] == pytest.approx(30 / k)
+
+
+def test_prdc_of_one_generated_class_loses_recall_and_coverage_only() -> None:
+    x = np.repeat(np.array([[0.0], [1.0], [2.0], [3.0]]), 25, axis=0)
+    found = prdc(np.zeros((100, 1)), x)
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 0.25, 0.25)

@@ -75,3 +75,43 @@ def test_prdc_equals_the_authors_package_where_there_are_no_ties(n: int, d: int,
     mine = registry.metric("prdc")(gen=Features(x), ref=Features(y), k=k, equal=False)
     for name, value in theirs.items():
         assert mine[name].value == pytest.approx(value, rel=1e-12), name
+
+
+@pytest.mark.parametrize("d", [16, 128])
+def test_fid_equals_both_peers_on_the_same_moments(d: int) -> None:
+    first, second = pytest.importorskip("pytorch_fid.fid_score"), pytest.importorskip("torch_fidelity.metric_fid")
+    rng = np.random.default_rng(d)
+    x, y = 1.4 * rng.normal(size=(500, d)), rng.exponential(size=(450, d))
+    mu, sigma = (x.mean(0), y.mean(0)), (np.cov(x, rowvar=False), np.cov(y, rowvar=False))
+    mine = registry.metric("fid")(gen=Features(x), ref=Features(y))["fid"].value
+    assert mine == pytest.approx(first.calculate_frechet_distance(mu[0], sigma[0], mu[1], sigma[1]), rel=1e-6)
+    stats = [{"mu": m, "sigma": s} for m, s in zip(mu, sigma, strict=True)]
+    assert mine == pytest.approx(second.fid_statistics_to_metric(*stats, False)["frechet_inception_distance"], rel=1e-6)
+    moments = registry.metric("fid")(gen=Moments.of(x), ref=Moments.of(y))["fid"].value
+    assert moments == pytest.approx(mine, rel=1e-9)
+
+
+def test_kid_of_a_hundred_subsets_equals_torch_fidelity() -> None:
+    import torch
+
+    peer = pytest.importorskip("torch_fidelity.metric_kid")
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(300, 24)), rng.normal(size=(260, 24)) + 0.2
+    theirs = peer.kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subsets=100, kid_subset_size=100, rng_seed=2020, verbose=False
+    )
+    mine = registry.metric("kid")(gen=Features(x), ref=Features(y), subsets=100, subset_size=100, seed=2020)["kid"]
+    assert mine.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+    spread = float(theirs["kernel_inception_distance_std"])
+    assert any(f"{spread:.3g}" in note for note in mine.notes)
+
+
+@pytest.mark.parametrize("d", [4, 60])
+def test_kid_equals_torchmetrics_on_the_full_sample(d: int) -> None:
+    import torch
+
+    peer = pytest.importorskip("torchmetrics.image.kid")
+    rng = np.random.default_rng(d)
+    x, y = rng.normal(size=(150, d)), rng.normal(size=(150, d)) + 0.3
+    theirs = float(peer.poly_mmd(torch.from_numpy(y), torch.from_numpy(x)))
+    assert registry.metric("kid")(gen=Features(x), ref=Features(y))["kid"].value == pytest.approx(theirs, rel=1e-9)
