@@ -229,9 +229,11 @@ def markdown(rows: list[dict[str, str]]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for r in sorted(rows, key=lambda r: (r["metric"], r["quantity"], int(r["d"]), int(r["n"]), r["law"])):
+        coverage, low, high, width = (float(r[k]) for k in ("coverage", "low", "high", "width"))
+        shown = "–" if math.isnan(width) else f"{width:.2f}"  # a quantity that never moved
         lines.append(
-            f"| {r['quantity']} | {r['law']} | {r['d']} | {r['n']} | {r['m']} | {r['replications']} | {float(r['coverage']):.3f} | "
-            f"{float(r['low']):.3f} to {float(r['high']):.3f} | {float(r['width']):.2f} |"
+            f"| {r['quantity']} | {r['law']} | {r['d']} | {r['n']} | {r['m']} | {r['replications']} | {coverage:.3f} | "
+            f"{low:.3f} to {high:.3f} | {shown} |"
         )
     return "\n".join(lines) + "\n"
 
