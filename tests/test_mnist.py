@@ -86,7 +86,7 @@ def test_blurred_digits_are_far(digits: tuple[np.ndarray, np.ndarray], clean: ge
 
     blurred = gaussian_filter(digits[0].astype(np.float32), (0, 0, 1.0, 1.0)).round().clip(0, 255).astype(np.uint8)
     run = genbench.evaluate(blurred, "mnist", metrics=["fid"])
-    assert run["fid_debiased"].low > 20 * clean["fid_debiased"].high
+    assert run["fid_debiased"].low > 5 * clean["fid_debiased"].high
 
 
 def test_a_dropped_class_is_far(digits: tuple[np.ndarray, np.ndarray], clean: genbench.Run) -> None:
