@@ -112,7 +112,7 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
         yield skewed_pair(256, 0.0), 256, 4096, 4096, 60
         yield gaussian_pair(1024, 0, 1), 1024, 4096, 4096, 30
         yield skewed_pair(1024, 0.5), 1024, 4096, 4096, 30
-        yield gaussian_pair(2048, 0, 1), 2048, 8192, 8192, 10
+        yield gaussian_pair(2048, 0, 1), 2048, 8192, 8192, 30
     elif which == "kid":
         for d, n, m, count in (
             (2, 200, 200, 1000),

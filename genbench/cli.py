@@ -87,19 +87,17 @@ def eval_(
     """
     from genbench import report
     from genbench.evaluation import evaluate
-    from genbench.registry import modules
     from genbench.run import printable
 
     for target in (csv, markdown):
         if target is not None and not target.resolve().parent.is_dir():
             raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
-    chosen = modules("metrics") if metrics and list(metrics) == ["all"] else metrics
     run = evaluate(
         samples,
         reference,
         train=train,
         test=test,
-        metrics=chosen,
+        metrics=metrics,
         extractor=extractor,
         protocol=protocol,
         preprocess=preprocess,
@@ -118,6 +116,8 @@ def eval_(
     )
     if out is not None:
         path = run.save(out)
+        for extra in report.write_tables(run, out):
+            print(f"table written to {extra}", file=sys.stderr)
         listed = report.file_list(run)
         if listed:
             report.write(out / f"{run.id}.files.csv", listed)
@@ -290,4 +290,6 @@ def run(tokens: Iterable[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of `genbench`."""
+    # On a machine that others use too, OpenMP threads that spin at each other cost half the time; asleep they cost nothing measurable.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run())

@@ -1,8 +1,9 @@
 """What a metric reports: a Quantity (what is measured) and its Estimate (a value with its uncertainty)."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Better = Literal["lower", "higher", "closer"]
 Bound = Literal["exact", "upper", "lower", "estimate"]
@@ -18,6 +19,9 @@ class Quantity:
         unit: e.g. "feature²", "nats", "1".
         ideal: the value for two equal laws, where there is one.
         range: the smallest and largest possible value.
+        interval: whether the quantity has an interval wherever there are samples enough.
+        placed: its value moves with the rows' places (blocks, folds, k-means starts); the engine orders rows by their content, so that
+            no file's name or place moves it.
     """
 
     name: str
@@ -25,10 +29,32 @@ class Quantity:
     unit: str = "1"
     ideal: float | None = None
     range: tuple[float, float] = (-math.inf, math.inf)
+    interval: bool = True
+    placed: bool = False
 
     def named(self, extractor: str) -> str:
         """The name under which the quantity of this extractor is reported."""
         return self.name.replace("{extractor}", extractor)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A table behind a value: pairs, a curve, one row per class or per sample. Written beside the record, not into it.
+
+    Args:
+        name: of the table, e.g. "pairs".
+        columns: names; a column named after a role ("gen", "ref", "train", "test") holds row numbers of that role, which become the
+            samples' names; where a table has two of them, its first rows are also shown as an image grid.
+        rows: one tuple per row: numbers and short texts.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def __post_init__(self) -> None:
+        if any(len(r) != len(self.columns) for r in self.rows):
+            raise ValueError(f"table {self.name}: every row needs {len(self.columns)} cells, {', '.join(self.columns)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +69,10 @@ class Estimate:
         interval: the interval's method, e.g. "jackknife-20"; None where there is none.
         bound: what the value is to the target: "exact", or an "upper" / "lower" bound, or an "estimate".
         notes: what a reader must know: warnings, reasons for a missing interval.
+        measure: of a likelihood: what it is a density of, e.g. "mass", "density"; None for all other values.
+        details: tables behind the value.
+        influence: role -> (n,) first-order influence of each of its rows on the value, mean 0, so that Var(value) ≈ Σ_roles Var/n;
+            for paired differences. None where the metric knows none.
 
     Raises:
         ValueError: the value is not finite, or only a part of the interval is given.
@@ -55,6 +85,9 @@ class Estimate:
     interval: str | None
     bound: Bound = "exact"
     notes: tuple[str, ...] = ()
+    measure: str | None = None
+    details: tuple[Detail, ...] = ()
+    influence: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):

@@ -17,17 +17,18 @@ from genbench import parallel, registry
 from genbench import protocol as _protocol
 from genbench import run as _run
 from genbench.cache import Cache
-from genbench.errors import DataError, UsageError
-from genbench.estimate import Undefined
+from genbench.errors import DataError, MissingError, UsageError
+from genbench.estimate import Detail, Estimate, Undefined
 from genbench.metric import Metric, MetricSpec, check_settings
 from genbench.protocol import Protocol
 from genbench.run import Run
 from genbench.samples import Samples, open_samples, subset
-from genbench.statistics import Features, Moments, Probabilities
+from genbench.statistics import Features, Law, LogLikelihood, Moments, Probabilities
 
 if TYPE_CHECKING:
     from genbench.extractor import Extractor
 
+GRID = 32  # pairs that are shown as images
 DEFAULT_METRICS = ("fid", "kid", "inception_score", "prdc")
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as samples are extracted."""
@@ -65,7 +66,8 @@ def evaluate(
             protocol's own.
         train: what the model was fitted on; the memorisation metrics need it.
         test: held-out data.
-        metrics: specs such as "fid", "kid:subsets=100", "prdc@pixels"; None for the protocol's, or the default ones.
+        metrics: specs such as "fid", "kid:subsets=100", "prdc@pixels"; ["all"] for every one; None for the protocol's, or the default
+            ones.
         extractor: what maps samples to features; None for the protocol's, or the reference dataset's own.
         protocol: a named protocol, or one made by hand.
         preprocess: resizing mode of the extractor; None for its default.
@@ -117,6 +119,8 @@ def evaluate(
 
     moments = statistics_file(reference)
     ref: Samples | Moments = moments if moments is not None else opened(reference)
+    if metrics is not None and list(metrics) == ["all"]:
+        metrics = registry.modules("metrics")
     plan = make_plan(base, ref, metrics, extractor, preprocess, n, seed, named)
     samples: dict[str, Samples] = {"gen": _take(opened(gen, plan.n), plan.n, plan, "samples")}
     if isinstance(ref, Samples):
@@ -303,6 +307,7 @@ class Engine:
         self._extractors: dict[str, Extractor] = {}
         self._rows: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
         self._views: dict[tuple[str, str, type], Any] = {}
+        self.details: list[_run.Table] = []
 
     def run(self, started: float) -> Run:
         """Extract what is needed, compute every metric and make the record; `started` is the perf_counter at the beginning."""
@@ -328,7 +333,7 @@ class Engine:
             "extracted": self.extracted,
             "cached": self.cached,
         }
-        return _run.make(content, timing)
+        return _run.make(content, timing, self.details)
 
     # -- extraction ------------------------------------------------------------------------------------------------------------
 
@@ -367,6 +372,7 @@ class Engine:
     def give(self, role: str, samples: Samples, rows: Mapping[str, dict[str, NDArray[Any]]]) -> None:
         """Put extracted rows in a role's place, extractor -> rows; what was derived from the earlier ones is forgotten."""
         self.samples[role] = samples
+        self.details = []
         self._rows = {k: v for k, v in self._rows.items() if k[0] != role} | {(role, name): found for name, found in rows.items()}
         self._views = {k: v for k, v in self._views.items() if k[0] != role}
 
@@ -412,14 +418,24 @@ class Engine:
         if role not in self.samples:
             return Undefined(f"needs {role} samples; pass --{'reference' if role == 'ref' else role}")
         if (role, name, kind) not in self._views:
-            self._views[role, name, kind] = self._make(role, name, kind)
+            twin = next((o for o, n, k in self._views if (n, k) == (name, kind) and self._same(o, role)), None)
+            self._views[role, name, kind] = self._views[twin, name, kind] if twin else self._make(role, name, kind)
         return self._views[role, name, kind]
+
+    def _same(self, one: str, other: str) -> bool:
+        """Whether two roles hold the same samples: then they share one view, and all that metrics keep in it."""
+        a, b = self.samples[one], self.samples[other]
+        return len(a) == len(b) and a.fingerprint() == b.fingerprint() and (a.labels is None) == (b.labels is None)
 
     def _make(self, role: str, name: str, kind: type) -> Any:
         """A statistic of rows in the order of their content digests: no file's name or place moves a number, not even through the
         blocks of a jackknife, and blocks of a class-sorted folder are alike."""
         samples = self.samples[role]
+        if kind is Law:
+            return self._law(samples, name)
         order = np.lexsort(samples.digests().T)
+        if kind is LogLikelihood:
+            return self._likelihood(samples, order)
         names = _Reordered(samples.names, order)
         if kind is Probabilities:
             extractor = self.extractor(name)
@@ -430,7 +446,28 @@ class Engine:
             return Moments.of(self.view(role, name, Features))
         if kind is not Features:
             return Undefined(f"{samples.name} has no {kind.__name__}")
-        return Features(self.rows(role, name)["features"][order], name, names)
+        labels = None if samples.labels is None else samples.labels[order]
+        return Features(self.rows(role, name)["features"][order], name, names, labels, samples.shape, samples.digests()[order])
+
+    def _law(self, samples: Samples, name: str) -> Law | Undefined:
+        dataset = samples.name.partition("/")[0]
+        law = getattr(registry.dataset(dataset), "law", None) if samples.kind == "dataset" else None
+        if law is None:
+            return Undefined(f"{samples.name} has no known density; the toys have one (genbench ls datasets)")
+        if name != "identity":
+            return Undefined(f"a density is one of the samples themselves; use @identity instead of @{name}")
+        found: Law = law(dataset)
+        return found
+
+    def _likelihood(self, samples: Samples, order: NDArray[np.int64]) -> LogLikelihood | Undefined:
+        model = self.samples["gen"].model
+        if model is None:
+            return Undefined("needs a model with a likelihood: score a trained baseline's run folder instead of samples alone")
+        if getattr(model, "bound", None) is None:
+            return Undefined(f"{self.samples['gen'].name} has no likelihood; it can only sample")
+        parts = [model.log_prob(samples.take(order[a : a + 1024])) for a in range(0, len(order), 1024)]
+        nats = np.concatenate(parts) if parts else np.empty(0)
+        return LogLikelihood(nats, model.dims, model.bound, getattr(model, "measure", "density"), _Reordered(samples.names, order))
 
     # -- metrics ---------------------------------------------------------------------------------------------------------------
 
@@ -440,9 +477,14 @@ class Engine:
         notes: list[str] = []
         for spec in self.plan.specs:
             found: Metric = registry.metric(spec.name)
-            name = spec.extractor or self.plan.extractor
+            name = self.plan.extractor_of(spec)
             label = str(dataclasses.replace(spec, extractor=name))
-            arguments, reason = self._arguments(found, name)
+            try:
+                arguments, reason = self._arguments(found, name)
+            except MissingError as e:
+                if spec.extractor is not None or found.extractor is None:
+                    raise
+                arguments, reason = {}, str(e)
             if reason:
                 skipped.append({"metric": label, "reason": reason})
                 continue
@@ -453,7 +495,29 @@ class Engine:
                 _warnings.simplefilter("error", RuntimeWarning)  # an overflow is a fault, not a footnote
                 outcome = found(**arguments, **settings)
             self._report(found, spec, name, label, outcome, results, skipped, notes)
+            self._keep(label, outcome)
         return results, skipped, notes
+
+    def _keep(self, label: str, outcome: Mapping[str, Any]) -> None:
+        """Tables with the names of samples instead of row numbers, and the images of the first pairs."""
+        seen: dict[str, Detail] = {}
+        for got in outcome.values():
+            if isinstance(got, Estimate):
+                seen |= {d.name: d for d in got.details}
+        for detail in seen.values():
+            roles = [c for c in detail.columns if c in self.samples]
+            order = {r: np.lexsort(self.samples[r].digests().T) for r in roles}
+            rows = tuple(
+                tuple(self.samples[c].names[int(order[c][v])] if c in order else v for c, v in zip(detail.columns, row, strict=True))
+                for row in detail.rows
+            )
+            grid: list[NDArray[Any]] = []
+            if len(roles) == 2 and len(self.samples[roles[0]].shape) == 3:
+                at = {r: detail.columns.index(r) for r in roles}
+                for r in roles:
+                    index = np.array([order[r][int(row[at[r]])] for row in detail.rows[:GRID]], np.int64)
+                    grid.append(self.samples[r].take(index))
+            self.details.append(_run.Table(label, detail.name, detail.columns, rows, tuple(grid)))
 
     def _arguments(self, found: Metric, name: str) -> tuple[dict[str, Any], str | None]:
         arguments: dict[str, Any] = {}
@@ -467,7 +531,7 @@ class Engine:
                 reasons.append(view.reason)
             else:
                 return {}, reasons[0]
-        dims = {v.d for v in arguments.values() if isinstance(v, Features | Moments)}
+        dims = {v.d for v in arguments.values() if isinstance(v, Features | Moments | Law)}
         if len(dims) > 1:
             raise DataError(
                 f"extractor {name} gives rows of {self.view('gen', name, Features).d} numbers, the reference has {sorted(dims)}; "
@@ -504,6 +568,7 @@ class Engine:
                     "bound": got.bound,
                     "better": quantity.better,
                     "unit": quantity.unit,
+                    **({"measure": got.measure} if got.measure is not None else {}),
                 }
             )
             notes.extend(f"{label}: {note}" for note in got.notes)

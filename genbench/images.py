@@ -568,8 +568,8 @@ def _planes(x: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _palette(index: NDArray[np.uint8], png: _Png) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     used = 0 if png.palette is None else min(len(png.palette) // 3, 256)
-    if used <= index.max():
-        raise BadItem(f"damaged PNG (a pixel uses colour {index.max()}, the palette has {used})")
+    if used <= np.max(index):
+        raise BadItem(f"damaged PNG (a pixel uses colour {np.max(index)}, the palette has {used})")
     table = np.full((256, 4), 255, np.uint8)
     assert png.palette is not None
     table[:used, :3] = np.frombuffer(png.palette, np.uint8)[: 3 * used].reshape(used, 3)

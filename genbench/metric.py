@@ -21,10 +21,10 @@ from typing import Any
 
 from genbench.errors import UsageError, near_miss
 from genbench.estimate import Estimate, Quantity, Undefined
-from genbench.statistics import Features, LogLikelihood, Moments, Probabilities
+from genbench.statistics import Features, Law, LogLikelihood, Moments, Probabilities
 
 ROLES = ("gen", "ref", "train", "test")
-VIEWS: tuple[type, ...] = (Features, Moments, Probabilities, LogLikelihood)
+VIEWS: tuple[type, ...] = (Features, Moments, Probabilities, LogLikelihood, Law)
 Outcome = Estimate | Undefined
 
 
@@ -40,6 +40,7 @@ class Metric:
         cost: how time grows, e.g. "n² d".
         source: paper and equation.
         function: the pure function.
+        extractor: what it is computed on where a spec names none; None for the protocol's.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Metric:
     cost: str
     source: str
     function: Callable[..., Any] = field(repr=False)
+    extractor: str | None = None
 
     def __call__(self, **arguments: Any) -> dict[str, Outcome]:
         """Call with roles and settings by keyword; returns quantity name -> Estimate or Undefined."""
@@ -59,13 +61,15 @@ class Metric:
         return {q.name: o for q, o in zip(self.quantities, out, strict=True)}
 
 
-def metric(*quantities: Quantity, cost: str, source: str) -> Callable[[Callable[..., Any]], Metric]:
+def metric(*quantities: Quantity, cost: str, source: str, extractor: str | None = None) -> Callable[[Callable[..., Any]], Metric]:
     """Declare a function as the metric of its file.
 
     Args:
         quantities: what it returns, in order.
         cost: how time grows, e.g. "n d² + d³".
         source: paper and equation.
+        extractor: what it is computed on where a spec names none; None for the protocol's. A metric whose own extractor's weights are
+            absent is skipped with the reason.
     """
 
     def wrap(function: Callable[..., Any]) -> Metric:
@@ -83,7 +87,7 @@ def metric(*quantities: Quantity, cost: str, source: str) -> Callable[[Callable[
             if p.name not in ROLES or not views or not set(views) <= set(VIEWS):
                 raise TypeError(f"parameter {p.name!r} of metric {function.__name__} must be a role {ROLES} annotated with a view")
             needs[p.name] = views
-        made = Metric(function.__name__, quantities, needs, defaults, cost, source, function)
+        made = Metric(function.__name__, quantities, needs, defaults, cost, source, function, extractor)
         made.__dict__["__doc__"] = function.__doc__
         return made
 

@@ -124,7 +124,7 @@ class Monitor:
         return self._engine
 
     def _names(self) -> list[str]:
-        return list(dict.fromkeys(s.extractor or self._plan.extractor for s in self._plan.specs))
+        return list(dict.fromkeys(self._plan.extractor_of(s) for s in self._plan.specs))
 
     def update(self, batch: Any) -> None:
         """Add a batch: uint8 images (n, c, h, w), float images with `value_range`, or float vectors (n, d); array or tensor.

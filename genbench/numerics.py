@@ -390,6 +390,36 @@ def nearest(x: Float, y: Float | None, k: int, rows: NDArray[Any] | None = None)
     return distance, index
 
 
+SHARED = 5  # neighbours that are found where fewer are asked for, so that metrics with k up to 5 share one pass
+
+
+def neighbours(
+    x: Features, y: Features | None, k: int, rows: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """`nearest` of two feature sets, kept with x for all metrics that ask.
+
+    Args:
+        x: n rows.
+        y: m rows; None, or x itself, for the other rows of x.
+        k: number of neighbours.
+        rows: row numbers of x that matter; others are not computed unless they are known already.
+
+    Returns:
+        (squared distances (n, k) ascending, their rows of y (n, k)); of the asked rows only where `rows` is given.
+    """
+    y = None if y is x else y
+    key = ("neighbours", id(y))
+    known = x.memo.get(key)
+    if known is None or known[1].shape[1] < k:
+        columns = len(x) - 1 if y is None else len(y)
+        if rows is not None and 2 * len(rows) < len(x):
+            return nearest(x.x, None if y is None else y.x, k, rows)
+        found = nearest(x.x, None if y is None else y.x, min(max(k, SHARED), columns))
+        known = x.memo[key] = (y, *found)
+    distance, index = known[1][:, :k], known[2][:, :k]
+    return (distance, index) if rows is None else (distance[rows], index[rows])
+
+
 @dataclass(frozen=True)
 class Manifold:
     """Precision, recall, density and coverage, in this order.
@@ -403,17 +433,21 @@ class Manifold:
     variance: NDArray[np.float64]
 
 
-def manifold(gen: Float, ref: Float, k: int) -> Manifold:
+def manifold(gen: Features, ref: Features, k: int) -> Manifold:
     """Counts of points in the closed balls that reach to the k-th neighbour (metrics/prdc.py).
 
     Three distance passes, within each side and across; beside the rows, memory is that of a few tiles and of the pairs within a ball.
 
     Args:
-        gen: (n, d) rows, n > k.
-        ref: (m, d) rows, m > k.
+        gen: n > k rows.
+        ref: m > k rows.
         k: neighbours that make a ball's radius.
     """
-    radius_g, radius_r = nearest(gen, None, k)[0][:, -1], nearest(ref, None, k)[0][:, -1]
+    radius_g, radius_r = neighbours(gen, None, k)[0][:, -1], neighbours(ref, None, k)[0][:, -1]
+    return _balls(gen.x, ref.x, radius_g, radius_r, k)
+
+
+def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int) -> Manifold:
     n, m = len(gen), len(ref)
     precise, recalled, covered, inside = np.zeros(n, bool), np.zeros(m, bool), np.zeros(m, bool), np.zeros(n)
     product = _Product(ref, gen, _single(ref, gen))
@@ -440,7 +474,7 @@ def manifold(gen: Float, ref: Float, k: int) -> Manifold:
     return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]))
 
 
-def manifold_design(gen: Float, ref: Float, k: int, seed: int) -> NDArray[np.float64] | None:
+def manifold_design(gen: Features, ref: Features, k: int, seed: int) -> NDArray[np.float64] | None:
     """(4,) design effects of `manifold`: its sampling variance over that of as many independent units, at least 1.
 
     Rows are parted at random, several times, into S disjoint parts of both sides. The variance of the statistic between parts, over what
@@ -451,8 +485,8 @@ def manifold_design(gen: Float, ref: Float, k: int, seed: int) -> NDArray[np.flo
     ties; units taken as independent have as little as 0.3 of it.
 
     Args:
-        gen: (n, d) rows.
-        ref: (m, d) rows; the smaller size counts where they differ.
+        gen: n rows.
+        ref: m rows; the smaller size counts where they differ.
         k: neighbours.
         seed: of the parting, by position.
 
@@ -467,7 +501,7 @@ def manifold_design(gen: Float, ref: Float, k: int, seed: int) -> NDArray[np.flo
     between, units = [], []
     for _ in range(-(-30 // (parts - 1))):  # 30 degrees of freedom
         order_g, order_r = draw.permutation(len(gen)), draw.permutation(len(ref))
-        found = [manifold(gen[np.sort(order_g[p::parts])], ref[np.sort(order_r[p::parts])], k) for p in range(parts)]
+        found = [manifold(gen.take(np.sort(order_g[p::parts])), ref.take(np.sort(order_r[p::parts])), k) for p in range(parts)]
         between.append(np.var([f.value for f in found], axis=0, ddof=1))
         units.append(np.mean([f.variance for f in found], axis=0))
     return np.maximum((smallest / parts) * np.mean(between, axis=0) / np.maximum(np.mean(units, axis=0), 1 / smallest), 1.0)
@@ -537,26 +571,16 @@ class CubicMoments:
         n: number of rows.
         first: (d,) Σ y.
         second: (d, d) Σ y yᵀ.
-        third: (d, d(d+1)/2) Σ y_c y_a y_b for a <= b.
+        third: for each a the block (d − a, d − a) of Σ y_a y_b y_c with b, c >= a.
     """
 
     n: int
     first: Any
     second: Any
-    third: Any
+    third: list[Any]
 
 
-def _pairs(part: Any) -> Any:
-    """(n, d(d+1)/2) products y_a y_b for a <= b."""
-    import torch
-
-    d = part.shape[1]
-    return torch.cat([part[:, a : a + 1] * part[:, a:] for a in range(d)], dim=1)
-
-
-def _steps(n: int, d: int) -> list[tuple[int, int]]:
-    step = max(64, 2**22 // (d * (d + 1)))  # 16 MiB of pair products
-    return [(a, min(a + step, n)) for a in range(0, n, step)]
+CUBIC_ROWS = 4096  # rows whose products stay in the cache
 
 
 def cubic_moments(y: Float) -> CubicMoments:
@@ -565,10 +589,29 @@ def cubic_moments(y: Float) -> CubicMoments:
 
     u = _t(y)
     d = u.shape[1]
-    third = torch.zeros(d, d * (d + 1) // 2, dtype=torch.float64)
-    for a, b in _steps(len(u), d):
-        third.addmm_(u[a:b].T, _pairs(u[a:b]))
+    third = [torch.zeros(d - a, d - a, dtype=torch.float64) for a in range(d)]
+    for start in range(0, len(u), CUBIC_ROWS):
+        part = u[start : start + CUBIC_ROWS].T.contiguous()
+        for a, block in enumerate(third):
+            block.addmm_(part[a:] * part[a], part[a:].T)
     return CubicMoments(len(u), u.sum(0), u.T @ u, third)
+
+
+def _weighted(block: Any) -> Any:
+    """Each entry of a block times the orders of its three indices over the places it has in the block: 3; with the block's own index
+    twice 3/2, thrice 1."""
+    block = 3 * block
+    block[0] /= 2
+    block[:, 0] /= 2
+    block[0, 0] *= 4 / 3
+    return block
+
+
+def cubic_total(x: CubicMoments, y: CubicMoments) -> float:
+    """Σ_ij (x_i·y_j/d + 1)³ from the moments of both."""
+    d = len(x.first)
+    cubes = sum(float((_weighted(a) * b).sum()) for a, b in zip(x.third, y.third, strict=True))
+    return x.n * y.n + 3 * float(x.first @ y.first) / d + 3 * float((x.second * y.second).sum()) / d**2 + cubes / d**3
 
 
 def cubic_sums(x: Float, moments: list[CubicMoments]) -> list[NDArray[np.float64]]:
@@ -580,18 +623,17 @@ def cubic_sums(x: Float, moments: list[CubicMoments]) -> list[NDArray[np.float64
         x: (n, d).
         moments: of the sets y.
     """
-    import torch
-
-    d = x.shape[1]
-    t = _t(x) / d
-    twice = torch.cat([torch.tensor([1.0] + [2.0] * (d - a - 1), dtype=torch.float64) for a in range(d)])  # y_a y_b and y_b y_a
-    out = [np.empty(len(t)) for _ in moments]
-    for a, b in _steps(len(t), d):
-        part = t[a:b]
-        pairs = _pairs(part).mul_(twice)
-        for found, m in zip(out, moments, strict=True):
-            squares, cubes = ((part @ m.second) * part).sum(1), ((part @ m.third).mul_(pairs)).sum(1)
-            found[a:b] = (m.n + 3 * (part @ m.first) + 3 * squares + cubes).numpy()
+    t = _t(x) / x.shape[1]
+    out = []
+    for m in moments:
+        blocks, found = [_weighted(block) for block in m.third], np.empty(len(t))
+        for start in range(0, len(t), CUBIC_ROWS):
+            part = t[start : start + CUBIC_ROWS].T.contiguous()
+            total = m.n + 3 * (m.first @ part) + 3 * ((m.second @ part) * part).sum(0)
+            for a, block in enumerate(blocks):
+                total.addcmul_(part[a], (block @ part[a:]).mul_(part[a:]).sum(0))
+            found[start : start + len(total)] = total.numpy()
+        out.append(found)
     return out
 
 

@@ -46,6 +46,10 @@ class Protocol:
         """The metric specs, parsed."""
         return tuple(parse_spec(m) for m in self.metrics)
 
+    def extractor_of(self, spec: MetricSpec) -> str:
+        """What a metric is computed on: what its spec says, else the metric's own extractor, else the protocol's."""
+        return spec.extractor or registry.metric(spec.name).extractor or self.extractor
+
     def resolved(self) -> "Protocol":
         """The same protocol with every default written out and every name checked.
 
@@ -54,10 +58,13 @@ class Protocol:
         """
         seen: dict[str, None] = {}
         for spec in self.specs:
-            check_settings(spec, registry.metric(spec.name))
+            found = registry.metric(spec.name)
+            check_settings(spec, found)
             if spec.extractor is not None:
                 registry.module("extractors", spec.extractor)
-            seen[str(dataclasses.replace(spec, extractor=None if spec.extractor == self.extractor else spec.extractor))] = None
+            seen[
+                str(dataclasses.replace(spec, extractor=None if spec.extractor == (found.extractor or self.extractor) else spec.extractor))
+            ] = None
         module = registry.module("extractors", self.extractor)
         mode = self.preprocess or module.MODES[0]
         if mode not in module.MODES:

@@ -207,6 +207,56 @@ def file_list(run: Run) -> str:
     return "role,what,file,reason\n" + out.getvalue() if out.getvalue() else ""
 
 
+def write_tables(run: Run, folder: Path) -> list[Path]:
+    """Write the run's tables beside its record: CSV, and pairs of images as a PNG grid; returns the paths."""
+    written = []
+    for table in run.tables:
+        stem = f"{run.id}.{''.join(c if c.isalnum() or c in '-_' else '-' for c in table.metric)}.{table.name}"
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(table.columns)
+        for row in table.rows:
+            writer.writerow([repr(v) if isinstance(v, float) else neutral(v) for v in row])
+        write(folder / f"{stem}.csv", out.getvalue())
+        written.append(folder / f"{stem}.csv")
+        if table.images and len(table.images[0]):
+            from genbench.files import write_atomic
+
+            write_atomic(folder / f"{stem}.png", pair_grid(*table.images))
+            written.append(folder / f"{stem}.png")
+    return written
+
+
+def pair_grid(left: Any, right: Any) -> bytes:
+    """A PNG of pairs: each generated image with the real one below it, 8 pairs a row, small images enlarged.
+
+    Args:
+        left: uint8 (k, c, h, w).
+        right: uint8 (k, c', h', w').
+    """
+    import numpy as np
+    from PIL import Image
+
+    scale = max(1, 64 // max(left.shape[2:] + right.shape[2:]))
+
+    def cells(images: Any) -> list[Any]:
+        shown = images if images.shape[1] == 3 else np.repeat(images[:, :1], 3, axis=1)
+        return [x.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1) for x in shown]
+
+    upper, lower = cells(left), cells(right)
+    gap, columns = 4, min(8, len(upper))
+    high, wide = upper[0].shape[0] + lower[0].shape[0] + gap, max(upper[0].shape[1], lower[0].shape[1]) + gap
+    lines = -(-len(upper) // columns)
+    sheet = np.full((lines * (high + gap) + gap, columns * wide + gap, 3), 255, np.uint8)
+    for i, (a, b) in enumerate(zip(upper, lower, strict=True)):
+        y, x = gap + i // columns * (high + gap), gap + i % columns * wide
+        sheet[y : y + a.shape[0], x : x + a.shape[1]] = a
+        sheet[y + a.shape[0] : y + a.shape[0] + b.shape[0], x : x + b.shape[1]] = b
+    out = io.BytesIO()
+    Image.fromarray(sheet).save(out, "PNG")
+    return out.getvalue()
+
+
 def write(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all."""
     from genbench.files import write_atomic

@@ -9,7 +9,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -106,11 +106,37 @@ def migrate(record: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table behind a value: the pairs of copies, a curve, one row per class or sample. Not a part of the record.
+
+    Args:
+        metric: the spec that made it, with its extractor.
+        name: of the table.
+        columns: names.
+        rows: one tuple per row.
+        images: two uint8 stacks (k, c, h, w), the images of the first rows' two samples; or none.
+    """
+
+    metric: str
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    images: tuple[Any, ...] = ()
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+@dataclass(frozen=True)
 class Run:
     """The result of an evaluation.
 
     Args:
         record: the run record; see `canonical`.
+        tables: what stands behind the values; only of a run that was just made, a loaded record has none.
 
     Example:
         >>> run = Run({"schema": 1, "results": [{"metric": "fid", "extractor": "identity", "quantity": "fid", "value": 0.5,
@@ -120,6 +146,7 @@ class Run:
     """
 
     record: dict[str, Any]
+    tables: tuple[Table, ...] = ()
 
     @property
     def id(self) -> str:
@@ -153,7 +180,7 @@ class Run:
                     raise KeyError(f"{name!r} was skipped: {s['reason']}")
             raise KeyError(str(near_miss(name, {r["quantity"] for r in self.record["results"]}, "quantity")))
         r = rows[0]
-        return Estimate(r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"])
+        return Estimate(r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"], measure=r.get("measure"))
 
     def to_json(self) -> str:
         """The record as indented JSON, exactly as it is stored."""
@@ -196,12 +223,12 @@ class Run:
         return cls(migrate(record, str(path)))
 
 
-def make(content: dict[str, Any], timing: dict[str, Any]) -> Run:
+def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table] = ()) -> Run:
     """A Run from a record's content: adds schema, id and timing."""
     record = {"schema": SCHEMA, **content}
     record["id"] = record_id(record)
     record["timing"] = timing
-    return Run(record)
+    return Run(record, tuple(tables))
 
 
 def printable(text: object) -> str:

@@ -57,7 +57,12 @@ class Samples(ABC):
         skipped: (item, why it was left out).
         warnings: what a reader of the results must know.
         info: more provenance for the record.
+
+    Attributes:
+        model: the model that drew them, where there is one: the likelihood metrics ask it.
     """
+
+    model: Any = None
 
     def __init__(
         self,
@@ -294,6 +299,7 @@ def _from_model(model: Any, n: int | None, seed: int, name: str, value_range: An
             lambda start, count: model.sample(count, seed=int(_seeds(seed, start // BLOCK).generate_state(1, np.uint32)[0] >> 1)), n, name
         )
     made = ArraySamples(rows, name=name, kind="baseline", value_range=value_range, layout=layout)
+    made.model = model
     provenance = getattr(model, "provenance", None)
     if provenance:
         made.info["baseline"] = dict(provenance) | {"sample_seed": seed}
@@ -652,7 +658,7 @@ class _Scan:
                 except OSError as e:
                     out.append((owner, member, BadItem(f"cannot be read ({e.strerror})", "check the disk, or remove it")))
                     continue
-                if self.dim and d.pixels.max() > 1:
+                if self.dim and np.max(d.pixels) > 1:
                     self.dim = False
                 h = arrays.digest_start("uint8", d.pixels.shape).copy()
                 h.update(d.pixels.data)

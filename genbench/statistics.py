@@ -3,7 +3,7 @@
 Each is checked once, when it is made; code below trusts it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -33,12 +33,19 @@ class Features:
     Args:
         x: (n, d) float32 or float64, finite.
         extractor: name of what made them.
-        names: sample names, only used to name a bad row.
+        names: sample names, only used to name a row.
+        labels: (n,) class numbers of the samples, None where they have none.
+        shape: of the samples behind the rows, (c, h, w) or (d,); None where it is not known.
+        digests: (n, 16) content digests of the samples; None where they are not known.
     """
 
     x: Float
     extractor: str = "identity"
     names: Sequence[str] | None = field(default=None, repr=False, compare=False)
+    labels: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    shape: tuple[int, ...] | None = None
+    digests: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # what metrics share: neighbours, cuts
 
     def __post_init__(self) -> None:
         x = np.asarray(self.x)
@@ -56,6 +63,21 @@ class Features:
     def d(self) -> int:
         """Dimension of a row."""
         return int(self.x.shape[1])
+
+    def take(self, index: NDArray[np.int64]) -> "Features":
+        """Rows by number; names are not carried along."""
+        labels = None if self.labels is None else self.labels[index]
+        digests = None if self.digests is None else self.digests[index]
+        return Features(self.x[index], self.extractor, None, labels, self.shape, digests)
+
+    def cut(self, n: int, seed: int = 0) -> "Features":
+        """A seeded subset of n rows, in their order; one object for all who ask, so that they share its neighbours."""
+        if n >= len(self):
+            return self
+        if ("cut", n, seed) not in self.memo:
+            self.memo["cut", n, seed] = self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:n]))
+        found: Features = self.memo["cut", n, seed]
+        return found
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -183,7 +205,7 @@ class Probabilities:
         if p.ndim != 2 or p.shape[1] < 1:
             raise DataError(f"probabilities are rows (n, classes), found shape {p.shape}")
         _finite_rows(p, "probabilities", self.names)
-        if len(p) and (p.min() < 0 or np.abs(p.sum(axis=1) - 1).max() > 1e-6):
+        if len(p) and (np.min(p) < 0 or np.abs(p.sum(axis=1) - 1).max() > 1e-6):
             raise DataError("each row of probabilities must be >= 0 and sum to 1; pass a softmax, not logits")
         object.__setattr__(self, "p", p)
 
@@ -214,17 +236,24 @@ class LogLikelihood:
         nats: (n,) float64, log p(x) or a bound on it.
         dims: number of dimensions (pixels × channels, tokens, ...).
         bound: what `nats` is to log p: "exact", "lower", "upper" or "estimate".
+        measure: what the probability is of: "mass" (of grey values), "density", "tokens", or the id of a binarisation.
+        names: sample names, only used to name a bad row.
     """
 
     nats: Float
     dims: int
     bound: str = "exact"
+    measure: str = "density"
+    names: Sequence[str] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         nats = np.asarray(self.nats, np.float64)
         if nats.ndim != 1:
             raise DataError(f"log-likelihoods are one number per sample (n,), found shape {nats.shape}")
-        _finite_rows(nats, "log-likelihoods", None)
+        # −∞ is a fact about the model (it gives the sample no probability); NaN and +∞ are faults
+        _finite_rows(np.where(nats == -np.inf, 0.0, nats), "log-likelihoods", self.names)
+        if self.bound not in ("exact", "lower", "upper", "estimate"):
+            raise DataError(f"bound is exact, lower, upper or estimate, found {self.bound!r}")
         object.__setattr__(self, "nats", nats)
 
     def __len__(self) -> int:
@@ -233,4 +262,27 @@ class LogLikelihood:
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
         """Concatenate in the order given."""
-        return parts[0] if len(parts) == 1 else cls(np.concatenate([p.nats for p in parts]), parts[0].dims, parts[0].bound)
+        return (
+            parts[0] if len(parts) == 1 else cls(np.concatenate([p.nats for p in parts]), parts[0].dims, parts[0].bound, parts[0].measure)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """The law of a data set whose density is a formula; it lives in the space of the samples themselves.
+
+    Args:
+        name: of the data set.
+        d: dimension.
+        log_density: (n, d) -> (n,) log p in nats, −∞ off the support.
+        entropy: −E log p in nats.
+        modes: (K, d) centres of an equal-weight mixture of isotropic Gaussians; None where the law has no separate modes.
+        sigma: their standard deviation.
+    """
+
+    name: str
+    d: int
+    log_density: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    entropy: float
+    modes: Float | None = None
+    sigma: float | None = None

@@ -12,6 +12,7 @@ from genbench.numerics import (
     cholesky,
     cubic_moments,
     cubic_sums,
+    cubic_total,
     factor,
     frechet,
     frechet_spread,
@@ -78,11 +79,11 @@ def test_neighbours_are_exact_where_float32_products_cannot_tell() -> None:
 
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (rng(s).normal(size=(333, 70)).astype(np.float32) for s in (0, 1))
-    whole, own, counts = nearest(x, y, 4), nearest(x, None, 4), manifold(x, y, 4)
+    whole, own, counts = nearest(x, y, 4), nearest(x, None, 4), manifold(Features(x), Features(y), 4)
     monkeypatch.setattr(numerics, "TILE", 64)
     assert np.array_equal(nearest(x, y, 4)[1], whole[1])
     assert np.array_equal(nearest(x, None, 4)[1], own[1])
-    assert np.array_equal(manifold(x, y, 4).value, counts.value)
+    assert np.array_equal(manifold(Features(x), Features(y), 4).value, counts.value)
 
 
 def test_some_rows_equal_all_rows() -> None:
@@ -99,7 +100,7 @@ def test_more_neighbours_than_rows_are_refused() -> None:
 def test_ties_up_to_rounding_are_ties(step: float) -> None:
     """A grid whose steps differ in the last bit: every neighbour at one step is in every closed ball of one step."""
     grid = step * np.stack(np.meshgrid(np.arange(8), np.arange(8)), -1).reshape(-1, 2) + 0.7
-    found = manifold(grid, grid, 2)
+    found = manifold(Features(grid), Features(grid), 2)
     edge = ((np.arange(64) % 8 % 7 == 0).astype(int) + (np.arange(64) // 8 % 7 == 0)).astype(int)
     assert found.value[2] == pytest.approx((5 - edge).mean() / 2)  # itself and its neighbours, over k
 
@@ -107,9 +108,9 @@ def test_ties_up_to_rounding_are_ties(step: float) -> None:
 @pytest.mark.slow
 def test_memory_of_a_large_pass_is_bounded() -> None:
     code = (
-        "import numpy as np, resource\nfrom genbench.numerics import manifold\n"
-        "x = np.random.default_rng(0).normal(size=(50_000, 64)).astype(np.float32); manifold(x[:500], x[:500], 5)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nmanifold(x[:25_000], x[25_000:], 5)\n"
+        "import numpy as np, resource\nfrom genbench.numerics import manifold\nfrom genbench.statistics import Features\n"
+        "x = np.random.default_rng(0).normal(size=(50_000, 64)).astype(np.float32); manifold(Features(x[:500]), Features(x[:500]), 5)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nmanifold(Features(x[:25_000]), Features(x[25_000:]), 5)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
@@ -120,12 +121,12 @@ def test_memory_of_a_large_pass_is_bounded() -> None:
 
 
 def test_design_effects_are_at_least_one_and_seeded() -> None:
-    x, y = rng(0).normal(size=(400, 3)), rng(1).normal(size=(400, 3))
+    x, y = Features(rng(0).normal(size=(400, 3))), Features(rng(1).normal(size=(400, 3)))
     design = manifold_design(x, y, 5, 0)
     assert design is not None
     assert (design >= 1).all()
     assert np.array_equal(design, manifold_design(x, y, 5, 0))
-    assert manifold_design(x[:30], y[:30], 5, 0) is None
+    assert manifold_design(x.cut(30), y.cut(30), 5, 0) is None
 
 
 @pytest.mark.parametrize("n", [1.0, 10.0, 1000.0])
@@ -257,7 +258,7 @@ def test_manifold_counts_and_variances_directly(tile: int, discrete: bool, monke
     radius_g, radius_r = (np.sort(brute(z, None), axis=1)[:, k - 1] for z in (g, r))
     in_ref, in_gen = brute(r, g) <= radius_r[:, None], brute(r, g) <= radius_g[None]
     units = in_ref.any(0), in_gen.any(1), in_ref.sum(0) / k, in_ref.any(1)
-    found = manifold(g, r, k)
+    found = manifold(Features(g), Features(r), k)
     assert found.value == pytest.approx([u.mean() for u in units], rel=1e-12)
     assert found.variance == pytest.approx([u.var() for u in units], rel=1e-12)
 
@@ -276,10 +277,11 @@ def test_polynomial_sums_within_leave_out_the_diagonal(degree: int, n: int) -> N
 
 @pytest.mark.parametrize(("n", "m", "d"), [(70, 131, 1), (130, 65, 7), (33, 40, 25)])
 def test_cubic_sums_directly(n: int, m: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "_steps", lambda n, d: [(a, min(a + 64, n)) for a in range(0, n, 64)])
+    monkeypatch.setattr(numerics, "CUBIC_ROWS", 64)
     x, y, z = rng(14).normal(size=(n, d)), rng(15).normal(size=(m, d)) + 1, rng(16).normal(size=(9, d))
     for of, found in zip((y, z), cubic_sums(x, [cubic_moments(y), cubic_moments(z)]), strict=True):
         assert np.allclose(found, [sum((a @ b / d + 1) ** 3 for b in of) for a in x], rtol=1e-10, atol=1e-9)
+        assert cubic_total(cubic_moments(x), cubic_moments(of)) == pytest.approx(found.sum(), rel=1e-10)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:

@@ -18,6 +18,7 @@ from genbench.arrays import Drawn
 from genbench.errors import UsageError, near_miss
 from genbench.protocol import Protocol
 from genbench.samples import ArraySamples, Samples, check_split, subset
+from genbench.statistics import Law
 
 SPLITS = ("train", "test")
 DEFAULT = "train"
@@ -191,6 +192,13 @@ def toy(name: str) -> Toy:
         raise near_miss(name, NAMES, "toy")
     make, sigma, separate = _TOYS[name]
     return Toy(name, make(), sigma, separate)
+
+
+def law(name: str) -> Law:
+    """The exact density, entropy and modes, for the metrics that need them."""
+    t = toy(name)
+    centres, sigma = t.modes or (None, None)
+    return Law(name, 2, t.log_density, t.entropy()[0], centres, sigma)
 
 
 def load(name: str, split: str, *, seed: int = 0, n: int | None = None, root: Path | None = None, download: bool = False) -> Samples:

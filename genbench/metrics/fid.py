@@ -17,7 +17,7 @@ JACKKNIFE_D = 512  # its 20 distances cost d³ each; above, the influence functi
 
 @metric(
     Quantity("fid", "lower", unit="feature²", ideal=0.0, range=(0, inf)),
-    Quantity("fid_debiased", "lower", unit="feature²", ideal=0.0),
+    Quantity("fid_debiased", "lower", unit="feature²", ideal=0.0, placed=True),
     cost="n d² + d³",
     source="Heusel et al. 2017, eq. 6",
 )

@@ -70,18 +70,16 @@ def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseli
     if smallest <= k:
         return (Undefined(f"needs more than k = {k} samples on each side, found {n} and {m}"),) * 4
     notes: tuple[str, ...] = ()
-    order = np.random.default_rng(seed).permutation(m)
-    x, y = gen.x, ref.x
+    x, y = gen, ref
     if n != m and equal:
         notes += (f"{n:,} samples against {m:,} of the reference: the larger side is cut to {smallest:,}",)
-        x, y = (
-            z if len(z) == smallest else z[np.sort(o[:smallest])] for z, o in ((x, np.random.default_rng(seed).permutation(n)), (y, order))
-        )
+        x, y = gen.cut(smallest, seed), ref.cut(smallest, seed)
     elif n != m:
         notes += (f"{n:,} samples against {m:,} of the reference: manifolds of unequal sizes do not compare with those of equal ones",)
     size = min(smallest, m // 2)
     if baseline and size > k:
-        base = manifold(ref.x[np.sort(order[size : 2 * size])], ref.x[np.sort(order[:size])], k).value
+        order = np.random.default_rng(seed).permutation(m)
+        base = manifold(ref.take(np.sort(order[size : 2 * size])), ref.cut(size, seed), k).value
         read = ", ".join(f"{name} {value:.3g}" for name, value in zip(NAMES, base, strict=True))
         notes += (f"two real samples of {'this size' if size == smallest else f'{size:,}'} read {read}",)
     found = manifold(x, y, k)
