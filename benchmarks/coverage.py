@@ -109,10 +109,11 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
             yield skewed_pair(d, 0.5), d, n, m, count
             yield heavy_pair(d, 0.5), d, n, m, count
         yield collapsed_pair(64), 64, 500, 500, 400
-        yield skewed_pair(256, 0.0), 256, 4096, 4096, 60
+        yield skewed_pair(256, 0.0), 256, 4096, 4096, 400
         yield gaussian_pair(1024, 0, 1), 1024, 4096, 4096, 30
         yield skewed_pair(1024, 0.5), 1024, 4096, 4096, 30
         yield gaussian_pair(2048, 0, 1), 2048, 8192, 8192, 30
+        yield skewed_pair(2048, 0.5), 2048, 8192, 8192, 20
     elif which == "kid":
         for d, n, m, count in (
             (2, 200, 200, 1000),
@@ -125,7 +126,7 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
             yield gaussian_pair(d, 0.5, 1.2), d, n, m, count
             yield skewed_pair(d, 0.5), d, n, m, count
     else:
-        for d, n, m, count in ((2, 300, 300, 300), (16, 500, 500, 150), (64, 1000, 1000, 60), (2048, 500, 500, 60)):
+        for d, n, m, count in ((2, 300, 300, 300), (16, 500, 500, 150), (64, 1000, 1000, 60), (2048, 500, 500, 240)):
             yield gaussian_pair(d, 0, 1), d, n, m, count
             yield gaussian_pair(d, 0.5, 1.2), d, n, m, count
             yield skewed_pair(d, 0.5), d, n, m, count
