@@ -117,8 +117,6 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
     spread = frechet_spread(gen, ref, moments[0], moments[1])
     if smallest < 4 * d:
         notes += (f"low n: {smallest:,} samples for {d:,} features; 4 per feature make the interval reliable",)
-    if abs(point - (value - spread.bias)) > spread.se:
-        notes += (f"n too small for this dimension: {smallest:,} samples for {d:,} features leave a bias of higher order",)
     half, half_raw, method = Z95 * spread.se, Z95 * spread.tight, "influence functions"
     shift = shift_raw = 0.0
     if d <= JACKKNIFE_D and smallest >= 2 * FINE:
@@ -133,6 +131,8 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
             shift, shift_raw, method = _shift(point, half), _shift(value, half), "jackknife-20"
         else:  # heavy tails make the one too wide, the other too short
             half_raw = Z95 * float(np.sqrt((spread.tight**2 + variance) / 2))
+    if abs(point - (plain - spread.bias)) > spread.se:
+        notes += (f"n too small for this dimension: {smallest:,} samples for {d:,} features leave a bias of higher order",)
     return (
         Estimate(value, max(value - half_raw + shift_raw, 0.0), value + half_raw + shift_raw, n, method, notes=notes),
         Estimate(point, point - half + shift, point + half + shift, n, method, notes=notes),
