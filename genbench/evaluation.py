@@ -475,16 +475,17 @@ class Engine:
         results: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         notes: list[str] = []
+        missing: MissingError | None = None
         for spec in self.plan.specs:
             found: Metric = registry.metric(spec.name)
             name = self.plan.extractor_of(spec)
             label = str(dataclasses.replace(spec, extractor=name))
             try:
                 arguments, reason = self._arguments(found, name)
-            except MissingError as e:
-                if spec.extractor is not None or found.extractor is None:
+            except MissingError as e:  # of the metric's own extractor: the others can do without
+                if found.extractor is None:
                     raise
-                arguments, reason = {}, str(e)
+                arguments, reason, missing = {}, str(e), e
             if reason:
                 skipped.append({"metric": label, "reason": reason})
                 continue
@@ -496,6 +497,8 @@ class Engine:
                 outcome = found(**arguments, **settings)
             self._report(found, spec, name, label, outcome, results, skipped, notes)
             self._keep(label, outcome)
+        if missing is not None and not results:
+            raise missing
         return results, skipped, notes
 
     def _keep(self, label: str, outcome: Mapping[str, Any]) -> None:

@@ -68,8 +68,8 @@ def metric(*quantities: Quantity, cost: str, source: str, extractor: str | None 
         quantities: what it returns, in order.
         cost: how time grows, e.g. "n d² + d³".
         source: paper and equation.
-        extractor: what it is computed on where a spec names none; None for the protocol's. A metric whose own extractor's weights are
-            absent is skipped with the reason.
+        extractor: what it is computed on where a spec names none; None for the protocol's. Where its weights are absent the metric is
+            skipped with the reason, if there are others.
     """
 
     def wrap(function: Callable[..., Any]) -> Metric:

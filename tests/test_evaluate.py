@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 import genbench
-from genbench.errors import DataError, UsageError
-from genbench.statistics import Moments
+from genbench import registry, report
+from genbench.errors import DataError, MissingError, UsageError
+from genbench.estimate import Detail, Estimate, Quantity
+from genbench.metric import metric
+from genbench.numerics import neighbours
+from genbench.statistics import Features, Law, LogLikelihood, Moments
 
 RNG = np.random.default_rng(7)
 IMAGES = RNG.integers(0, 256, (90, 3, 12, 12), dtype=np.uint8)
@@ -253,3 +257,104 @@ def test_the_order_of_the_samples_moves_no_bit() -> None:
     for mine, theirs in zip(plain.record["results"], other.record["results"], strict=True):
         for key in ("value",) if mine["low"] is None else ("value", "low", "high"):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-6, abs=1e-9), mine["quantity"]
+
+
+# -- views and tables that single metrics ask for ------------------------------------------------------------------------------
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, function, *quantities: Quantity, extractor: str | None = None) -> None:
+    """Put a metric named like its function in the registry, for one test."""
+    made = metric(*quantities, cost="n", source="a test", extractor=extractor)(function)
+    real = registry.metric
+    monkeypatch.setattr(registry, "metric", lambda name: made if name == made.name else real(name))
+
+
+def test_a_law_comes_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(ref: Law, gen: Features) -> Estimate:
+        return Estimate(-float(ref.log_density(gen.x.astype(np.float64)).mean()) - ref.entropy, None, None, len(gen), None)
+
+    planted(monkeypatch, surprise, Quantity("surprise", "lower"))
+    run = genbench.evaluate("ring8/test", "ring8", metrics=["surprise"], cache=None)
+    assert abs(run["surprise"].value) < 0.1, "cross-entropy of the law's own draws is its entropy"
+    other = genbench.evaluate(np.zeros((9, 2)), np.ones((9, 2)), metrics=["surprise"], cache=None)
+    assert "no known density" in other.record["skipped"][0]["reason"]
+    elsewhere = genbench.evaluate("ring8/test", "ring8", metrics=["surprise@pixels"], cache=None, n=50)
+    assert elsewhere.record["skipped"], "a density lives in the samples' own space"
+
+
+class Coin:
+    """A model of vectors with a likelihood: a standard normal law."""
+
+    bound, dims, measure, provenance = "exact", 2, "density", {"name": "coin"}
+
+    def sample(self, n: int, *, seed: int, start: int = 0) -> np.ndarray:
+        return np.random.default_rng(seed).normal(size=(start + n, 2))[start:]
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        return -(x**2).sum(axis=1) / 2 - np.log(2 * np.pi)
+
+
+def test_likelihoods_come_from_the_model_that_drew_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(test: LogLikelihood) -> Estimate:
+        return Estimate(-float(test.nats.mean()), None, None, len(test), None, bound=test.bound, measure=test.measure)
+
+    planted(monkeypatch, surprise, Quantity("surprise", "lower", unit="nats"))
+    rows = np.random.default_rng(3).normal(size=(40, 2))
+    run = genbench.evaluate(Coin(), np.zeros((9, 2)), test=rows, metrics=["surprise"], n=20, cache=None)
+    assert run["surprise"].value == pytest.approx(-Coin().log_prob(rows).mean(), rel=1e-12)
+    assert run["surprise"].measure == "density"
+    without = genbench.evaluate(rows, np.zeros((9, 2)), test=rows, metrics=["surprise"], cache=None)
+    assert "trained baseline" in without.record["skipped"][0]["reason"]
+
+
+def test_tables_have_names_and_pairs_have_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def closest(gen: Features, train: Features) -> Estimate:
+        d2, at = neighbours(gen, train, 1)
+        rows = tuple((i, int(at[i, 0]), float(d2[i, 0])) for i in np.argsort(d2[:, 0])[:5])
+        return Estimate(float(d2.mean()), None, None, len(gen), None, details=(Detail("pairs", ("gen", "train", "distance"), rows),))
+
+    planted(monkeypatch, closest, Quantity("closest", "higher"))
+    images = np.random.default_rng(0).integers(0, 256, (30, 1, 6, 6), dtype=np.uint8)
+    run = genbench.evaluate(images[:10], images, train=images[::-1], metrics=["closest"], extractor="pixels", cache=None)
+    (table,) = run.tables
+    assert table.columns == ("gen", "train", "distance")
+    for gen, train, distance in table.rows:
+        assert distance == 0
+        assert int(gen.split()[-1]) == 29 - int(train.split()[-1]), "row numbers became the samples' own names"
+    assert np.array_equal(*table.images)
+    assert list(table.to_pandas().columns) == ["gen", "train", "distance"]
+    written = report.write_tables(run, tmp_path)
+    assert [p.suffix for p in written] == [".csv", ".png"]
+    assert written[0].read_text().splitlines()[0] == "gen,train,distance"
+
+
+def test_a_metric_with_an_extractor_of_its_own_is_skipped_without_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path))
+
+    def apart(ref: Features, gen: Features) -> Estimate:
+        return Estimate(0.0, None, None, len(gen), None)
+
+    planted(monkeypatch, apart, Quantity("apart", "lower"), extractor="inception")
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
+    run = genbench.evaluate(images, images, metrics=["apart", "fid"], extractor="pixels")
+    assert [s["metric"] for s in run.record["skipped"]][0] == "apart@inception"
+    assert run["fid"].value == pytest.approx(0, abs=1e-6)
+    with pytest.raises(MissingError):
+        genbench.evaluate(images, images, metrics=["apart"], extractor="pixels")
+
+
+def test_one_set_in_two_roles_is_one_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(ref: Features, train: Features) -> Estimate:
+        return Estimate(float(ref is train), None, None, len(ref), None)
+
+    planted(monkeypatch, same, Quantity("same", "higher"))
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    assert genbench.evaluate(x[:5], x, train=x.copy(), metrics=["same"], cache=None)["same"].value == 1
+
+
+def test_all_means_every_metric_and_lists_what_does_not_apply() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    run = genbench.evaluate(x[:30], x[30:], metrics=["all"], cache=None)
+    told = {r["metric"].partition(":")[0] for r in run.record["results"]} | {s["metric"].partition("@")[0] for s in run.record["skipped"]}
+    assert told == set(registry.modules("metrics"))
+    assert all(len(s["reason"]) > 10 for s in run.record["skipped"])
