@@ -220,8 +220,12 @@ def test_probabilities_merge_in_order() -> None:
 def test_log_likelihoods_are_one_finite_number_a_sample() -> None:
     with pytest.raises(DataError, match="one number per sample"):
         LogLikelihood(np.zeros((3, 1)), 2)
-    with pytest.raises(DataError, match="row 1"):
-        LogLikelihood(np.array([0.0, -np.inf]), 2)
+    for fault in (np.nan, np.inf):
+        with pytest.raises(DataError, match="row 1"):
+            LogLikelihood(np.array([0.0, fault]), 2)
+    assert LogLikelihood(np.array([0.0, -np.inf]), 2).nats[1] == -np.inf, "no probability at all is a fact about the model"
+    with pytest.raises(DataError, match="bound"):
+        LogLikelihood(np.zeros(3), 2, "ELBO")
     merged = LogLikelihood.merge([LogLikelihood(np.array([1.0, 2.0]), 4, "lower"), LogLikelihood(np.array([3.0]), 4, "lower")])
     assert merged.nats.tolist() == [1, 2, 3]
     assert (len(merged), merged.dims, merged.bound) == (3, 4, "lower")
