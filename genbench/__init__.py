@@ -8,6 +8,8 @@ run["fid_debiased"].value, run["fid_debiased"].low, run["fid_debiased"].high
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genbench.comparison import Comparison as Comparison
+    from genbench.comparison import compare as compare
     from genbench.errors import DataError as DataError
     from genbench.errors import GenbenchError as GenbenchError
     from genbench.errors import MissingError as MissingError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from genbench.samples import open_samples as open_samples
 
 _HOME = {
+    "Comparison": "comparison",
     "DataError": "errors",
     "Estimate": "estimate",
     "GenbenchError": "errors",
@@ -28,6 +31,7 @@ _HOME = {
     "Protocol": "protocol",
     "Run": "run",
     "UsageError": "errors",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "open_samples": "samples",
 }

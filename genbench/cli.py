@@ -89,9 +89,7 @@ def eval_(
     from genbench.evaluation import evaluate
     from genbench.run import printable
 
-    for target in (csv, markdown):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
+    _writable(csv, markdown)
     run = evaluate(
         samples,
         reference,
@@ -133,6 +131,119 @@ def eval_(
     else:
         report.show(run)
     return 0
+
+
+@app.command
+def compare(
+    *samples: str,
+    reference: str | None = None,
+    train: str | None = None,
+    test: str | None = None,
+    metrics: Annotated[list[str] | None, Many] = None,
+    extractor: str | None = None,
+    protocol: str | None = None,
+    preprocess: str | None = None,
+    weights: Path | None = None,
+    n: Annotated[int | None, Parameter(name=["-n", "--n"])] = None,
+    seed: Annotated[int | None, Parameter(name=["-s", "--seed"])] = None,
+    on_bad: Literal["error", "skip"] = "error",
+    device: str = "auto",
+    workers: int | None = None,
+    cache: Annotated[bool, Parameter(negative="--no-cache")] = True,
+    value_range: tuple[float, float] | None = None,
+    layout: Literal["nchw", "nhwc"] | None = None,
+    download: Annotated[bool, Flag] = False,
+    quiet: Annotated[bool, Flag] = False,
+    out: Path | None = None,
+    json: Annotated[bool, Flag] = False,
+    csv: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Compare two or more sets of samples: paired differences with intervals, p-values after Holm, ranks with ties.
+
+    Args:
+        samples: two or more, each as for eval, or NAME=SAMPLES.
+        reference: a dataset, any samples, or a statistics file.
+        train: what the models were fitted on.
+        test: held-out data.
+        metrics: such as fid kid prdc@pixels, or "all".
+        extractor: what maps samples to features.
+        protocol: a named protocol.
+        preprocess: the extractor's resizing mode.
+        weights: file with the extractor's weights.
+        n: number of samples of each.
+        seed: seed of every draw.
+        on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
+        device: auto, cpu or cuda.
+        workers: reader threads.
+        cache: keep extracted features in the cache folder.
+        value_range: lowest and highest value of float images.
+        layout: nchw or nhwc.
+        download: fetch missing data sets and weights.
+        quiet: no progress on stderr.
+        out: folder for the models' records.
+        json: print records, differences and ranks as JSON.
+        csv: write the differences as CSV.
+        markdown: write the tables as markdown.
+    """
+    from genbench import report
+    from genbench.comparison import compare as compared
+
+    _writable(csv, markdown)
+    found = compared(
+        _by_name(samples),
+        reference,
+        train=train,
+        test=test,
+        metrics=metrics,
+        extractor=extractor,
+        protocol=protocol,
+        preprocess=preprocess,
+        weights=weights,
+        n=n,
+        seed=seed,
+        on_bad=on_bad,
+        device=device,
+        workers=workers,
+        cache="auto" if cache else None,
+        value_range=value_range,
+        layout=layout,
+        download=download,
+        progress=None if quiet else report.Progress(),
+    )
+    if out is not None:
+        for made in found.runs.values():
+            print(f"record written to {made.save(out)}", file=sys.stderr)
+    if csv is not None:
+        report.write(csv, found.to_csv())
+    if markdown is not None:
+        report.write(markdown, found.to_markdown())
+    if json:
+        sys.stdout.write(found.to_json())
+        return 0
+    report.show_listing(*found.table())
+    print()
+    report.show_listing(*found.rank_table())
+    return 0
+
+
+def _by_name(samples: Iterable[str]) -> dict[str, str]:
+    """NAME=SAMPLES, or samples under their own name; a path that exists is never parted."""
+    found: dict[str, str] = {}
+    for text in samples:
+        name, equals, rest = text.partition("=")
+        if not equals or not name or not rest or Path(text).exists():
+            name, rest = text, text
+        if name in found:
+            raise UsageError(f"two sets of samples are called {name!r}; give them names: NAME=SAMPLES")
+        found[name] = rest
+    return found
+
+
+def _writable(*targets: Path | None) -> None:
+    for target in targets:
+        if target is not None and not target.resolve().parent.is_dir():
+            raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
 
 
 @app.command

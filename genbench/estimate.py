@@ -73,6 +73,7 @@ class Estimate:
         details: tables behind the value.
         influence: role -> (n,) first-order influence of each of its rows on the value, mean 0, so that Var(value) ≈ Σ_roles Var/n;
             for paired differences. None where the metric knows none.
+        degenerate: variance of the second-order part, which is left where the influences vanish.
 
     Raises:
         ValueError: the value is not finite, or only a part of the interval is given.
@@ -88,6 +89,7 @@ class Estimate:
     measure: str | None = None
     details: tuple[Detail, ...] = ()
     influence: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    degenerate: float = field(default=0.0, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):

@@ -100,37 +100,14 @@ def evaluate(
         True
     """
     started = time.perf_counter()
-    if on_bad not in ("error", "skip"):
-        raise UsageError(f"on_bad is 'error' or 'skip', found {on_bad!r}")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, found {batch_size}")
-    named = isinstance(protocol, str)
-    base = _protocol.protocol(protocol) if isinstance(protocol, str) else protocol
-    if reference is None:
-        if base is None:
-            raise UsageError("a reference is needed: a dataset such as mnist, any samples, or a statistics file with mu and sigma")
-        reference = base.reference
-    seed = seed if seed is not None else base.seed if base else 0
-
-    def opened(source: Any, count: int | None = None) -> Samples:
-        return open_samples(
-            source, n=count, seed=seed or 0, on_bad=on_bad, value_range=value_range, layout=layout, workers=workers, download=download
-        )
-
-    moments = statistics_file(reference)
-    ref: Samples | Moments = moments if moments is not None else opened(reference)
-    if metrics is not None and list(metrics) == ["all"]:
-        metrics = registry.modules("metrics")
-    plan = make_plan(base, ref, metrics, extractor, preprocess, n, seed, named)
-    samples: dict[str, Samples] = {"gen": _take(opened(gen, plan.n), plan.n, plan, "samples")}
-    if isinstance(ref, Samples):
-        samples["ref"] = _take(ref, plan.n_ref, plan, "reference samples")
-    for role, source in (("train", train), ("test", test)):
-        if source is not None:
-            samples[role] = opened(source)
+    options = {"on_bad": on_bad, "value_range": value_range, "layout": layout, "workers": workers, "download": download}
+    plan, moments, shared = plan_of(reference, protocol, metrics, extractor, preprocess, n, seed, options)
+    samples = {"gen": take(gen, plan.n, plan, options), **shared, **opened_roles({"train": train, "test": test}, plan.seed, options)}
     engine = Engine(
         samples,
-        ref if isinstance(ref, Moments) else None,
+        moments,
         plan,
         device=device,
         weights=weights,
@@ -141,6 +118,44 @@ def evaluate(
         progress=progress,
     )
     return engine.run(started)
+
+
+def plan_of(
+    reference: Any,
+    protocol: str | Protocol | None,
+    metrics: Sequence[str] | None,
+    extractor: str | None,
+    preprocess: str | None,
+    n: int | None,
+    seed: int | None,
+    options: Mapping[str, Any],
+) -> tuple[Protocol, Moments | None, dict[str, Samples]]:
+    """The protocol of a run, the reference where it is a statistics file, and {"ref": samples} where it is not."""
+    if options["on_bad"] not in ("error", "skip"):
+        raise UsageError(f"on_bad is 'error' or 'skip', found {options['on_bad']!r}")
+    named = isinstance(protocol, str)
+    base = _protocol.protocol(protocol) if isinstance(protocol, str) else protocol
+    if reference is None:
+        if base is None:
+            raise UsageError("a reference is needed: a dataset such as mnist, any samples, or a statistics file with mu and sigma")
+        reference = base.reference
+    seed = seed if seed is not None else base.seed if base else 0
+    moments = statistics_file(reference)
+    ref: Samples | Moments = moments if moments is not None else open_samples(reference, seed=seed, **options)
+    if metrics is not None and list(metrics) == ["all"]:
+        metrics = registry.modules("metrics")
+    plan = make_plan(base, ref, metrics, extractor, preprocess, n, seed, named)
+    return plan, moments, {} if isinstance(ref, Moments) else {"ref": _cut(ref, plan.n_ref, plan, "reference samples")}
+
+
+def opened_roles(sources: Mapping[str, Any], seed: int, options: Mapping[str, Any]) -> dict[str, Samples]:
+    """Samples of the roles that were given."""
+    return {role: open_samples(source, seed=seed, **options) for role, source in sources.items() if source is not None}
+
+
+def take(gen: Any, n: int | None, plan: Protocol, options: Mapping[str, Any]) -> Samples:
+    """The samples to judge, as many as the protocol says."""
+    return _cut(open_samples(gen, n=n, seed=plan.seed, **options), n, plan, "samples")
 
 
 def open_cache(where: str | Path | None) -> Cache:
@@ -207,7 +222,7 @@ def _default_extractor(ref: Samples | Moments) -> str:
     return "identity" if len(ref.shape) == 1 else "inception"
 
 
-def _take(found: Samples, wanted: int | None, plan: Protocol, what: str) -> Samples:
+def _cut(found: Samples, wanted: int | None, plan: Protocol, what: str) -> Samples:
     if wanted is None or len(found) == wanted:
         return found
     if len(found) < wanted:
@@ -308,6 +323,7 @@ class Engine:
         self._rows: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
         self._views: dict[tuple[str, str, type], Any] = {}
         self.details: list[_run.Table] = []
+        self.outcomes: dict[str, Mapping[str, Any]] = {}
 
     def run(self, started: float) -> Run:
         """Extract what is needed, compute every metric and make the record; `started` is the perf_counter at the beginning."""
@@ -372,7 +388,7 @@ class Engine:
     def give(self, role: str, samples: Samples, rows: Mapping[str, dict[str, NDArray[Any]]]) -> None:
         """Put extracted rows in a role's place, extractor -> rows; what was derived from the earlier ones is forgotten."""
         self.samples[role] = samples
-        self.details = []
+        self.details, self.outcomes = [], {}
         self._rows = {k: v for k, v in self._rows.items() if k[0] != role} | {(role, name): found for name, found in rows.items()}
         self._views = {k: v for k, v in self._views.items() if k[0] != role}
 
@@ -497,6 +513,7 @@ class Engine:
                 outcome = found(**arguments, **settings)
             self._report(found, spec, name, label, outcome, results, skipped, notes)
             self._keep(label, outcome)
+            self.outcomes[label] = outcome
         if missing is not None and not results:
             raise missing
         return results, skipped, notes

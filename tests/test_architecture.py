@@ -19,7 +19,7 @@ LAYERS = [
     {"extractors", "datasets", "training"},
     {"baselines"},
     {"cache", "parallel", "run"},
-    {"evaluation", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing"},
+    {"evaluation", "comparison", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing"},
     {"cli"},
     {"__init__", "__main__"},
 ]

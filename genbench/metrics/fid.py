@@ -133,9 +133,19 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
             half_raw = Z95 * float(np.sqrt((spread.tight**2 + variance) / 2))
     if abs(point - (plain - spread.bias)) > spread.se:
         notes += (f"n too small for this dimension: {smallest:,} samples for {d:,} features leave a bias of higher order",)
+    influence = {"gen": spread.inf_gen} | ({} if spread.inf_ref is None else {"ref": spread.inf_ref})
     return (
-        Estimate(value, max(value - half_raw + shift_raw, 0.0), value + half_raw + shift_raw, n, method, notes=notes),
-        Estimate(point, point - half + shift, point + half + shift, n, method, notes=notes),
+        Estimate(
+            value,
+            max(value - half_raw + shift_raw, 0.0),
+            value + half_raw + shift_raw,
+            n,
+            method,
+            notes=notes,
+            influence=influence,
+            degenerate=spread.v2,
+        ),
+        Estimate(point, point - half + shift, point + half + shift, n, method, notes=notes, influence=influence, degenerate=spread.v2),
     )
 
 

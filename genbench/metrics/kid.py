@@ -90,7 +90,9 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
     freedom = max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9
     half = student95(freedom) * float(np.sqrt(max(v1, v2)))
     shift = half**2 / (4 * max(value, half)) if value > 0 else 0.0
-    return Estimate(value, value - half + shift, value + half + shift, n, "U-statistic variance")
+    # rows that stand for all are scaled, so that Var/len is Var/n
+    influence = {role: 2 * h * np.sqrt(len(h) / count) for role, h, count in (("gen", hx1, n), ("ref", hy1, m))}
+    return Estimate(value, value - half + shift, value + half + shift, n, "U-statistic variance", influence=influence, degenerate=v2)
 
 
 def _kurtosis(h: Float) -> float:
