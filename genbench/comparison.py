@@ -218,9 +218,9 @@ def compare(
     engine: Engine | None = None
     runs: dict[str, Run] = {}
     found: dict[str, dict[str, tuple[Quantity, Estimate]]] = {}
-    for name, source in sources.items():
+    opened = {name: take(source, plan.n, plan, options) for name, source in sources.items()}  # a missing one is told before any work
+    for name, samples in opened.items():
         started = time.perf_counter()
-        samples = take(source, plan.n, plan, options)
         if engine is None:
             settings: dict[str, Any] = {"device": device, "weights": weights, "cache": open_cache(cache), "workers": workers or 1}
             engine = Engine({"gen": samples, **shared}, moments, plan, download=download, progress=progress, **settings)
