@@ -36,6 +36,7 @@ def eval_(
     reference: str | None = None,
     train: str | None = None,
     test: str | None = None,
+    likelihood: Path | None = None,
     metrics: Annotated[list[str] | None, Many] = None,
     extractor: str | None = None,
     protocol: str | None = None,
@@ -64,6 +65,7 @@ def eval_(
         reference: a dataset (mnist, mnist/test), any samples, or a statistics file (.npz with mu and sigma).
         train: what the model was fitted on; the memorisation metrics need it.
         test: held-out data.
+        likelihood: file with the model's log-likelihoods of held-out data: .npz with nats, or log_weights, and dims, bound, measure.
         metrics: such as fid kid:subsets=100 prdc@pixels, or "all".
         extractor: what maps samples to features; see genbench ls extractors.
         protocol: a named protocol; see genbench ls protocols.
@@ -95,6 +97,7 @@ def eval_(
         reference,
         train=train,
         test=test,
+        likelihood=likelihood,
         metrics=metrics,
         extractor=extractor,
         protocol=protocol,
@@ -227,6 +230,81 @@ def compare(
     return 0
 
 
+@app.command
+def compare_protocols(
+    samples: str,
+    /,
+    *,
+    reference: str,
+    train: str | None = None,
+    test: str | None = None,
+    protocols: Annotated[list[str] | None, Many] = None,
+    weights: Path | None = None,
+    n: Annotated[int | None, Parameter(name=["-n", "--n"])] = None,
+    on_bad: Literal["error", "skip"] = "error",
+    device: str = "auto",
+    workers: int | None = None,
+    cache: Annotated[bool, Parameter(negative="--no-cache")] = True,
+    download: Annotated[bool, Flag] = False,
+    quiet: Annotated[bool, Flag] = False,
+    out: Path | None = None,
+    json: Annotated[bool, Flag] = False,
+    markdown: Path | None = None,
+) -> int:
+    """Score one set of samples as other tools would: how far apart their protocols are on it.
+
+    Args:
+        samples: as for eval.
+        reference: as for eval.
+        train: what the model was fitted on.
+        test: held-out data.
+        protocols: names, see genbench ls protocols; the presets of other tools where none is given.
+        weights: file with the Inception network's weights.
+        n: number of samples to score.
+        on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
+        device: auto, cpu or cuda.
+        workers: reader threads.
+        cache: keep extracted features in the cache folder.
+        download: fetch missing data sets and weights.
+        quiet: no progress on stderr.
+        out: folder for the records.
+        json: print the records as JSON.
+        markdown: write the table as markdown.
+    """
+    from genbench import report
+    from genbench.comparison import compare_protocols as compared
+    from genbench.run import printable
+
+    _writable(markdown)
+    found = compared(
+        samples,
+        reference,
+        protocols=protocols,
+        train=train,
+        test=test,
+        weights=weights,
+        n=n,
+        on_bad=on_bad,
+        device=device,
+        workers=workers,
+        cache="auto" if cache else None,
+        download=download,
+        progress=None if quiet else report.Progress(),
+    )
+    if out is not None:
+        for made in found.runs.values():
+            print(f"record written to {made.save(out)}", file=sys.stderr)
+    if markdown is not None:
+        report.write(markdown, found.to_markdown())
+    if json:
+        sys.stdout.write(found.to_json())
+        return 0
+    report.show_listing(*found.table())
+    for name, why in found.left_out.items():
+        print(f"{name} was left out: {printable(why)}", file=sys.stderr)
+    return 0
+
+
 def _by_name(samples: Iterable[str]) -> dict[str, str]:
     """NAME=SAMPLES, or samples under their own name; a path that exists is never parted."""
     found: dict[str, str] = {}
@@ -244,6 +322,54 @@ def _writable(*targets: Path | None) -> None:
     for target in targets:
         if target is not None and not target.resolve().parent.is_dir():
             raise UsageError(f"cannot write {target}: the folder {target.resolve().parent} does not exist; create it first")
+
+
+@app.command
+def audit(
+    *,
+    reference: str,
+    n: Annotated[list[int] | None, Parameter(name=["-n", "--n"], consume_multiple=True, negative=())] = None,
+    metrics: Annotated[list[str] | None, Many] = None,
+    defects: Annotated[list[str] | None, Many] = None,
+    draws: int = 10,
+    extractor: str | None = None,
+    seed: Annotated[int, Parameter(name=["-s", "--seed"])] = 0,
+    device: str = "auto",
+    quiet: Annotated[bool, Flag] = False,
+    out: Path = Path("genbench-audit"),
+) -> int:
+    """Measure which metric sees which defect: responses in SD of each metric's own null. Writes CSV, markdown and a heat map.
+
+    Args:
+        reference: a data set of labelled images, such as digits or mnist.
+        n: sample sizes.
+        metrics: such as fid prdc; every one that applies where it is not given.
+        defects: names; all where it is not given.
+        draws: undamaged draws that make the null.
+        extractor: what maps samples to features.
+        seed: seed of every draw.
+        device: auto, cpu or cuda.
+        quiet: no progress on stderr.
+        out: folder for the tables.
+    """
+    from genbench import audit as auditing
+    from genbench import report
+
+    sizes = tuple(n or (500,))
+    found = auditing.audit(
+        reference,
+        n=sizes,
+        metrics=metrics,
+        defects=defects,
+        draws=draws,
+        extractor=extractor,
+        seed=seed,
+        device=device,
+        progress=None if quiet else report.Progress(),
+    )
+    for path in auditing.write(found, out):
+        print(path)
+    return 0
 
 
 @app.command

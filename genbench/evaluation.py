@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench import cache as _cache
+from genbench import likelihood as _likelihoods
 from genbench import parallel, registry
 from genbench import protocol as _protocol
 from genbench import run as _run
@@ -40,6 +41,7 @@ def evaluate(
     *,
     train: Any = None,
     test: Any = None,
+    likelihood: str | Path | LogLikelihood | None = None,
     metrics: Sequence[str] | None = None,
     extractor: str | None = None,
     protocol: str | Protocol | None = None,
@@ -66,6 +68,8 @@ def evaluate(
             protocol's own.
         train: what the model was fitted on; the memorisation metrics need it.
         test: held-out data.
+        likelihood: the model's log-likelihoods of held-out data, computed elsewhere: a file (see `genbench.likelihood.load`) or a
+            LogLikelihood. A trained baseline's are computed here.
         metrics: specs such as "fid", "kid:subsets=100", "prdc@pixels"; ["all"] for every one; None for the protocol's, or the default
             ones.
         extractor: what maps samples to features; None for the protocol's, or the reference dataset's own.
@@ -116,6 +120,7 @@ def evaluate(
         chunk=batch_size or plan.shard,
         download=download,
         progress=progress,
+        likelihood=_likelihoods.load(likelihood) if isinstance(likelihood, str | Path) else likelihood,
     )
     return engine.run(started)
 
@@ -136,7 +141,7 @@ def plan_of(
     named = isinstance(protocol, str)
     base = _protocol.protocol(protocol) if isinstance(protocol, str) else protocol
     if reference is None:
-        if base is None:
+        if base is None or base.reference == _protocol.ANY:
             raise UsageError("a reference is needed: a dataset such as mnist, any samples, or a statistics file with mu and sigma")
         reference = base.reference
     seed = seed if seed is not None else base.seed if base else 0
@@ -195,6 +200,8 @@ def make_plan(
             extractor = _default_extractor(ref)
         made = Protocol("custom", identity, tuple(metrics or DEFAULT_METRICS), extractor, preprocess, n, None, seed)
         return made.resolved()
+    if base.reference == _protocol.ANY:
+        base = dataclasses.replace(base, reference=identity)
     changed = dataclasses.replace(
         base,
         reference=identity,
@@ -268,6 +275,11 @@ def _describe(source: Samples | Moments) -> dict[str, Any]:
     return described | source.info
 
 
+def _described(found: LogLikelihood) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(found.nats).tobytes()).hexdigest()
+    return {"n": len(found), "dims": found.dims, "bound": found.bound, "measure": found.measure, "fingerprint": digest}
+
+
 class _Reordered(Sequence[str]):
     """Names in another order, looked up when one is needed."""
 
@@ -295,6 +307,7 @@ class Engine:
         chunk: samples that are read at once.
         download: fetch missing weights.
         progress: called with (what, done, total).
+        likelihood: of held-out data under the model, where it was computed elsewhere.
 
     Raises:
         DataError: images are compared with vectors.
@@ -313,8 +326,10 @@ class Engine:
         chunk: int = _protocol.SHARD,
         download: bool = False,
         progress: Progress | None = None,
+        likelihood: LogLikelihood | None = None,
     ) -> None:
         _same_shape(samples)
+        self.likelihood = likelihood
         self.samples, self.moments, self.plan, self.cache = dict(samples), moments, plan, cache
         self.weights, self.workers, self.chunk, self.download, self.progress = weights, workers, chunk, download, progress
         self.device = _device(device)
@@ -338,6 +353,7 @@ class Engine:
             "extractors": {
                 n: {"weights": e.weights, "preprocess": e.preprocess, "batch": e.batch} for n, e in sorted(self._extractors.items())
             },
+            **({} if self.likelihood is None else {"likelihood": _described(self.likelihood)}),
             "results": results,
             "skipped": skipped,
             "warnings": list(dict.fromkeys([w for role, found in self.samples.items() for w in _with_role(role, found.warnings)] + notes)),
@@ -355,7 +371,8 @@ class Engine:
 
     def extractor(self, name: str) -> "Extractor":
         if name not in self._extractors:
-            main = name == self.plan.extractor
+            # another layer of the main extractor's network takes its weights and resizing too
+            main = self.plan.extractor in (name, getattr(registry.module("extractors", name), "NETWORK", None))
             self._extractors[name] = registry.module("extractors", name).load(
                 preprocess=self.plan.preprocess if main else None,
                 weights=self.weights if main else None,
@@ -431,6 +448,8 @@ class Engine:
             if kind is not Moments:
                 return Undefined("the reference is a statistics file with mu and sigma only; this metric needs the samples themselves")
             return self.moments
+        if kind is LogLikelihood and role == "test" and self.likelihood is not None:
+            return self.likelihood
         if role not in self.samples:
             return Undefined(f"needs {role} samples; pass --{'reference' if role == 'ref' else role}")
         if (role, name, kind) not in self._views:
@@ -449,7 +468,7 @@ class Engine:
         samples = self.samples[role]
         if kind is Law:
             return self._law(samples, name)
-        order = np.lexsort(samples.digests().T)
+        order = self._order(samples)
         if kind is LogLikelihood:
             return self._likelihood(samples, order)
         names = _Reordered(samples.names, order)
@@ -465,6 +484,9 @@ class Engine:
         labels = None if samples.labels is None else samples.labels[order]
         return Features(self.rows(role, name)["features"][order], name, names, labels, samples.shape, samples.digests()[order])
 
+    def _order(self, samples: Samples) -> NDArray[np.int64]:
+        return np.lexsort(samples.digests().T) if self.plan.order == "content" else np.arange(len(samples))
+
     def _law(self, samples: Samples, name: str) -> Law | Undefined:
         dataset = samples.name.partition("/")[0]
         law = getattr(registry.dataset(dataset), "law", None) if samples.kind == "dataset" else None
@@ -478,7 +500,7 @@ class Engine:
     def _likelihood(self, samples: Samples, order: NDArray[np.int64]) -> LogLikelihood | Undefined:
         model = self.samples["gen"].model
         if model is None:
-            return Undefined("needs a model with a likelihood: score a trained baseline's run folder instead of samples alone")
+            return Undefined("needs a model's likelihood: score a trained baseline's run folder, or pass --likelihood FILE")
         if getattr(model, "bound", None) is None:
             return Undefined(f"{self.samples['gen'].name} has no likelihood; it can only sample")
         parts = [model.log_prob(samples.take(order[a : a + 1024])) for a in range(0, len(order), 1024)]
@@ -491,17 +513,18 @@ class Engine:
         results: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         notes: list[str] = []
-        missing: MissingError | None = None
+        missing: MissingError | DataError | None = None
         for spec in self.plan.specs:
             found: Metric = registry.metric(spec.name)
             name = self.plan.extractor_of(spec)
             label = str(dataclasses.replace(spec, extractor=name))
             try:
-                arguments, reason = self._arguments(found, name)
-            except MissingError as e:  # of the metric's own extractor: the others can do without
-                if found.extractor is None:
-                    raise
+                if found.extractor is not None:
+                    self.extractor(name)
+            except (MissingError, DataError) as e:  # of the metric's own extractor: the others can do without it
                 arguments, reason, missing = {}, str(e), e
+            else:
+                arguments, reason = self._arguments(found, name)
             if reason:
                 skipped.append({"metric": label, "reason": reason})
                 continue
@@ -526,7 +549,7 @@ class Engine:
                 seen |= {d.name: d for d in got.details}
         for detail in seen.values():
             roles = [c for c in detail.columns if c in self.samples]
-            order = {r: np.lexsort(self.samples[r].digests().T) for r in roles}
+            order = {r: self._order(self.samples[r]) for r in roles}
             rows = tuple(
                 tuple(self.samples[c].names[int(order[c][v])] if c in order else v for c, v in zip(detail.columns, row, strict=True))
                 for row in detail.rows

@@ -158,7 +158,7 @@ def test_images_are_not_compared_with_vectors() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"metrics": ["fdi"]}, "did you mean 'fid'"),
+        ({"metrics": ["fdi"]}, "'fid'"),
         ({"metrics": ["kid:subsetz=3"]}, "did you mean 'subset"),
         ({"metrics": ["fid@pixel"]}, "did you mean 'pixels'"),
         ({"extractor": "pixelz"}, "did you mean 'pixels'"),
@@ -358,3 +358,15 @@ def test_all_means_every_metric_and_lists_what_does_not_apply() -> None:
     told = {r["metric"].partition(":")[0] for r in run.record["results"]} | {s["metric"].partition("@")[0] for s in run.record["skipped"]}
     assert told == set(registry.modules("metrics"))
     assert all(len(s["reason"]) > 10 for s in run.record["skipped"])
+
+
+def test_likelihoods_that_were_computed_elsewhere_come_from_a_file(tmp_path: Path) -> None:
+    nats = -np.random.default_rng(0).gamma(5, size=50)
+    np.savez(tmp_path / "l.npz", nats=nats, dims=4, bound="lower", measure="mass")
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    run = genbench.evaluate(x, x, metrics=["nll", "bits_per_dim"], likelihood=tmp_path / "l.npz", cache=None)
+    assert run["nll"].value == pytest.approx(-nats.mean(), rel=1e-12)
+    assert (run["nll"].bound, run["nll"].measure) == ("upper", "mass")
+    assert run["bits_per_dim"].value == pytest.approx(-nats.mean() / 4 / np.log(2), rel=1e-12)
+    assert run.record["likelihood"]["n"] == 50
+    assert run["nll"] == genbench.evaluate(x, x, metrics=["nll"], likelihood=LogLikelihood(nats, 4, "lower", "mass"), cache=None)["nll"]

@@ -20,7 +20,7 @@ def rows(role: str, n: int = 200, d: int = 3) -> np.ndarray:
     return rng.normal(size=(n, d)) + (0.3 if role == "gen" else 0.0)
 
 
-def view(kind: type, x: np.ndarray):
+def view(kind: type, x: np.ndarray, name: str = ""):
     """A statistic of the wanted kind from the same rows."""
     if kind is Features:
         return Features(x, labels=(x[:, 0] > 0).astype(np.int64))
@@ -30,7 +30,8 @@ def view(kind: type, x: np.ndarray):
         return Probabilities.of_logits(x)
     if kind is Moments:
         return Moments.of(x)
-    return LogLikelihood(x[:, 0], x.shape[1])
+    measure = {"bits_per_dim": "mass", "perplexity": "tokens"}.get(name, "density")
+    return LogLikelihood(-np.abs(x[:, 0]), x.shape[1], measure=measure)  # the log of a mass is not above 0
 
 
 def gaussian_law(d: int) -> Law:
@@ -46,7 +47,7 @@ def gaussian_law(d: int) -> Law:
 
 
 def arguments(metric: Metric, x: Mapping[str, np.ndarray]):
-    return {role: view(kinds[0], x[role]) for role, kinds in metric.needs.items()}
+    return {role: view(kinds[0], x[role], metric.name) for role, kinds in metric.needs.items()}
 
 
 def values(name: str, x: Mapping[str, np.ndarray], **settings: object) -> dict[str, float]:
