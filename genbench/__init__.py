@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genbench.comparison import Comparison as Comparison
     from genbench.comparison import compare as compare
+    from genbench.comparison import compare_protocols as compare_protocols
     from genbench.errors import DataError as DataError
     from genbench.errors import GenbenchError as GenbenchError
     from genbench.errors import MissingError as MissingError
@@ -32,6 +33,7 @@ _HOME = {
     "Run": "run",
     "UsageError": "errors",
     "compare": "comparison",
+    "compare_protocols": "comparison",
     "evaluate": "evaluation",
     "open_samples": "samples",
 }

@@ -414,15 +414,21 @@ def leaderboard(folder: Path | None = None, /, *, check: Annotated[bool, Flag] =
 
 
 @app.command
-def ls(kind: Literal["metrics", "baselines", "datasets", "extractors", "protocols"], /) -> int:
+def ls(kind: Literal["metrics", "baselines", "datasets", "extractors", "protocols"], /, *, markdown: Annotated[bool, Flag] = False) -> int:
     """List what there is.
 
     Args:
         kind: metrics, baselines, datasets, extractors or protocols.
+        markdown: print the README's table of the metrics.
     """
     from genbench import report
-    from genbench.listing import listing
+    from genbench.listing import listing, metrics_markdown
 
+    if markdown:
+        if kind != "metrics":
+            raise UsageError(f"--markdown prints the table of the metrics, found ls {kind}")
+        sys.stdout.write(metrics_markdown())
+        return 0
     report.show_listing(*listing(kind))
     return 0
 

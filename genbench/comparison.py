@@ -1,4 +1,7 @@
-"""Models against each other on one reference: paired differences with intervals, p-values after Holm, ranks with ties."""
+"""Models against each other on one reference: paired differences with intervals, p-values after Holm, ranks with ties.
+
+And protocols against each other on one set of samples: how far apart the numbers of other tools are.
+"""
 
 import csv
 import io
@@ -14,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from genbench import registry
-from genbench.errors import UsageError
+from genbench.errors import GenbenchError, MissingError, UsageError
 from genbench.estimate import Estimate, Quantity
-from genbench.evaluation import Engine, Progress, open_cache, opened_roles, plan_of, take
+from genbench.evaluation import Engine, Progress, evaluate, open_cache, opened_roles, plan_of, take
 from genbench.numerics import Z95
+from genbench.presets import PRESETS
 from genbench.protocol import Protocol
+from genbench.protocol import protocol as named
 from genbench.run import Run
 
 LEVEL = 0.05  # family-wise, over the pairs of one quantity
@@ -337,3 +342,83 @@ def _ranks(quantity: str, values: Mapping[str, tuple[Quantity, Estimate]], diffe
         lost = sum(d.better != name for d in mine)
         made.append(Rank(quantity, name, e.value, 1 + lost, len(values) - (len(mine) - lost)))
     return made
+
+
+@dataclass(frozen=True)
+class ProtocolComparison:
+    """What `compare_protocols` returns.
+
+    Args:
+        runs: protocol -> its Run.
+        left_out: protocol -> why it could not be run.
+    """
+
+    runs: Mapping[str, Run]
+    left_out: Mapping[str, str]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows: one line per quantity, one column per protocol, the last the largest over the smallest value."""
+        from genbench.report import number
+
+        names = list(self.runs)
+        found: dict[str, dict[str, float]] = {}
+        for name, run in self.runs.items():
+            for row in run.record["results"]:
+                found.setdefault(f"{row['quantity']}@{row['extractor']}", {})[name] = row["value"]
+        rows = []
+        for quantity, values in found.items():
+            low, high = min(values.values()), max(values.values())
+            apart = f"{high / low:.3g}" if len(values) > 1 and low > 0 else "–"
+            rows.append([quantity, *(number(values[n]) if n in values else "–" for n in names), apart])
+        return ["quantity", *names, "max/min"], rows
+
+    def to_json(self) -> str:
+        """The records and what was left out, as indented JSON."""
+        content = {"runs": {n: r.record for n, r in self.runs.items()}, "left_out": dict(self.left_out)}
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        """The table as markdown."""
+        from genbench.report import escaped
+
+        columns, rows = self.table()
+        lines = ["| " + " | ".join(escaped(c) for c in columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+        lines += ["| " + " | ".join(escaped(c) for c in row) + " |" for row in rows]
+        lines += ["", *(f"- {escaped(name)} was left out: {escaped(why)}" for name, why in self.left_out.items())]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def compare_protocols(
+    gen: Any, reference: Any, *, protocols: Sequence[str] | None = None, weights: str | Path | None = None, **options: Any
+) -> ProtocolComparison:
+    """Score one set of samples under several protocols: by default the presets that reproduce other tools.
+
+    Args:
+        gen: the samples to judge.
+        reference: as in `evaluate`.
+        protocols: names; None for every preset.
+        weights: file with the Inception network's weights; other networks' are looked for in the cache.
+        **options: further arguments of `evaluate`.
+
+    Returns:
+        The runs, and why a protocol was left out (weights that are not there, samples of another kind).
+
+    Raises:
+        MissingError: none could be run because weights are missing.
+        UsageError: an unknown protocol.
+    """
+    runs: dict[str, Run] = {}
+    left_out: dict[str, str] = {}
+    last: GenbenchError | None = None
+    for name in protocols or sorted(PRESETS):
+        try:
+            own = weights if named(name).extractor == "inception" else None
+            runs[name] = evaluate(gen, reference, protocol=name, weights=own, **options)
+        except GenbenchError as e:
+            if isinstance(e, UsageError):
+                raise
+            left_out[name] = str(e)
+            last = e if last is None or isinstance(e, MissingError) else last
+    if not runs and last is not None:
+        raise last
+    return ProtocolComparison(runs, left_out)

@@ -24,7 +24,7 @@ from genbench.metric import Metric, MetricSpec, check_settings
 from genbench.protocol import Protocol
 from genbench.run import Run
 from genbench.samples import Samples, open_samples, subset
-from genbench.statistics import Features, Law, LogLikelihood, Moments, Probabilities
+from genbench.statistics import Features, LatentPath, Law, LogLikelihood, Moments, Probabilities, Reconstructions
 
 if TYPE_CHECKING:
     from genbench.extractor import Extractor
@@ -471,6 +471,10 @@ class Engine:
         order = self._order(samples)
         if kind is LogLikelihood:
             return self._likelihood(samples, order)
+        if kind is Reconstructions:
+            return self._reconstructions(samples, order)
+        if kind is LatentPath:
+            return self._path(samples, name)
         names = _Reordered(samples.names, order)
         if kind is Probabilities:
             extractor = self.extractor(name)
@@ -497,6 +501,22 @@ class Engine:
         found: Law = law(dataset)
         return found
 
+    def _reconstructions(self, samples: Samples, order: NDArray[np.int64]) -> Reconstructions | Undefined:
+        model = self.samples["gen"].model
+        if not hasattr(model, "reconstruct"):
+            return Undefined("needs a model that encodes and decodes: score the run folder of an autoencoder, a VAE or a flow")
+        x = samples.take(order)
+        return Reconstructions(x, np.concatenate([model.reconstruct(x[a : a + 256]) for a in range(0, len(x), 256)] or [x]))
+
+    def _path(self, samples: Samples, name: str) -> LatentPath | Undefined:
+        if not hasattr(samples.model, "latent_pairs"):
+            return Undefined("needs a model with a latent space: score the run folder of a GAN, a VAE, an autoencoder or a flow")
+        step = 1e-4
+        pairs = samples.model.latent_pairs(len(samples), step, seed=self.plan.seed)
+        extractor = self.extractor(name)
+        a, b = (stack([*forward(extractor, side)])["features"] for side in pairs)
+        return LatentPath(a, b, step)
+
     def _likelihood(self, samples: Samples, order: NDArray[np.int64]) -> LogLikelihood | Undefined:
         model = self.samples["gen"].model
         if model is None:
@@ -518,11 +538,13 @@ class Engine:
             found: Metric = registry.metric(spec.name)
             name = self.plan.extractor_of(spec)
             label = str(dataclasses.replace(spec, extractor=name))
+            arguments: dict[str, Any] = {}
+            reason: str | None
             try:
                 if found.extractor is not None:
                     self.extractor(name)
             except (MissingError, DataError) as e:  # of the metric's own extractor: the others can do without it
-                arguments, reason, missing = {}, str(e), e
+                reason, missing = str(e), e
             else:
                 arguments, reason = self._arguments(found, name)
             if reason:

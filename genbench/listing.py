@@ -34,6 +34,22 @@ def _metrics() -> list[list[str]]:
     return rows
 
 
+def metrics_markdown() -> str:
+    """The README's table: one row per metric, found, not listed."""
+    lines = ["| metric | quantities: direction, range | needs | cost | source |", "|---|---|---|---|---|"]
+    arrows = {"lower": "↓", "higher": "↑", "closer": "→"}
+    for name in registry.modules("metrics"):
+        m: Metric = registry.metric(name)
+        quantities = "<br>".join(
+            f"{q.name} {arrows[q.better]}{f' {q.ideal:.4g}' if q.better == 'closer' and q.ideal is not None else ''} {_range(*q.range)}"
+            f"{'' if q.interval else ', no interval'}"
+            for q in m.quantities
+        )
+        needs = ", ".join(f"{role} ({' or '.join(v.__name__.lower() for v in views)})" for role, views in m.needs.items())
+        lines.append(f"| `{name}` | {quantities} | {needs} | {m.cost} | {m.source} |".replace("‖", "\u2016"))
+    return "\n".join(lines) + "\n"
+
+
 def listing(kind: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a listing.
 
@@ -44,7 +60,14 @@ def listing(kind: str) -> tuple[list[str], list[list[str]]]:
         return ["metric", "quantity", "better", "range", "unit", "needs", "cost", "source"], _metrics()
     if kind == "protocols":
         return ["protocol", "reference", "n", "extractor", "metrics", "hash"], [
-            [p.name, p.reference, "all" if p.n is None else f"{p.n:,}", p.extractor, " ".join(p.metrics), p.hash]
+            [
+                p.name,
+                "any" if p.reference == protocol.ANY else p.reference,
+                "all" if p.n is None else f"{p.n:,}",
+                p.extractor,
+                " ".join(p.metrics),
+                p.hash,
+            ]
             for p in protocol.protocols().values()
         ]
     if kind == "datasets":

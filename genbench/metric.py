@@ -21,10 +21,10 @@ from typing import Any
 
 from genbench.errors import UsageError, near_miss
 from genbench.estimate import Estimate, Quantity, Undefined
-from genbench.statistics import Features, Law, LogLikelihood, Moments, Probabilities
+from genbench.statistics import Features, LatentPath, Law, LogLikelihood, Moments, Probabilities, Reconstructions
 
 ROLES = ("gen", "ref", "train", "test")
-VIEWS: tuple[type, ...] = (Features, Moments, Probabilities, LogLikelihood, Law)
+VIEWS: tuple[type, ...] = (Features, Moments, Probabilities, LogLikelihood, Law, Reconstructions, LatentPath)
 Outcome = Estimate | Undefined
 
 

@@ -433,7 +433,7 @@ class Manifold:
     variance: NDArray[np.float64]
 
 
-def manifold(gen: Features, ref: Features, k: int) -> Manifold:
+def manifold(gen: Features, ref: Features, k: int, closed: bool = True) -> Manifold:
     """Counts of points in the closed balls that reach to the k-th neighbour (metrics/prdc.py).
 
     Three distance passes, within each side and across; beside the rows, memory is that of a few tiles and of the pairs within a ball.
@@ -442,12 +442,13 @@ def manifold(gen: Features, ref: Features, k: int) -> Manifold:
         gen: n > k rows.
         ref: m > k rows.
         k: neighbours that make a ball's radius.
+        closed: count points at exactly the radius.
     """
     radius_g, radius_r = neighbours(gen, None, k)[0][:, -1], neighbours(ref, None, k)[0][:, -1]
-    return _balls(gen.x, ref.x, radius_g, radius_r, k)
+    return _balls(gen.x, ref.x, radius_g, radius_r, k, closed)
 
 
-def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int) -> Manifold:
+def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int, closed: bool) -> Manifold:
     n, m = len(gen), len(ref)
     precise, recalled, covered, inside = np.zeros(n, bool), np.zeros(m, bool), np.zeros(m, bool), np.zeros(n)
     product = _Product(ref, gen, _single(ref, gen))
@@ -465,11 +466,11 @@ def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int) -> 
             rounding = 2 * product.error * (norm_r[i] + norm_g[j])
             unsure = (np.abs(d2 - radius_r[i]) <= rounding) | (np.abs(d2 - radius_g[j]) <= rounding)
             d2[unsure] = squared_differences(ref, i[unsure], gen, j[unsure])
-            d2 *= 1 - SAME
-            in_ref = d2 <= radius_r[i]
+            d2 *= 1 - SAME if closed else 1 + SAME
+            in_ref, in_gen = (d2 <= radius if closed else d2 < radius for radius in (radius_r[i], radius_g[j]))
             inside += np.bincount(j[in_ref], minlength=n)
             precise[j[in_ref]] = covered[i[in_ref]] = True
-            recalled[i[d2 <= radius_g[j]]] = True
+            recalled[i[in_gen]] = True
     units = (precise, recalled, inside / k, covered)
     return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]))
 
@@ -512,6 +513,27 @@ def wilson(p: float, n: float, z: float) -> tuple[float, float]:
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
     half = z * float(np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n)))
     return min(max((centre - half) / scale, 0.0), p), max(min((centre + half) / scale, 1.0), p)
+
+
+def below_order_statistic(a: Float, b: Float, place: float) -> NDArray[np.float64]:
+    """For each of a, whether it is below the order statistic of b of that number: between two of them a mean of both answers, at a tie
+    the chance that a random order puts it first; for squared distances whose law is, below the first, at most linear in the distance."""
+    b = np.sort(b)
+    if place < 1 and b[0] > 0:
+        return np.where(a < place**2 * b[0], 1.0, 0.0)
+    inside = np.zeros(a.shape)
+    for j, weight in ((int(place), 1 - place % 1), (int(place) + 1, place % 1)):
+        if j > len(b):
+            inside += weight
+        elif j > 0:
+            first, last = np.searchsorted(b, b[j - 1], "left"), np.searchsorted(b, b[j - 1], "right")
+            inside += weight * np.where(a < b[j - 1], 1.0, np.where(a == b[j - 1], (j - first) / (last - first + 1), 0.0))
+    return inside
+
+
+def mover(value: float, one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Two intervals of one value, each for another source of error, joined end by end as roots of squares (Zou & Donner 2008)."""
+    return value - float(np.hypot(value - one[0], value - other[0])), value + float(np.hypot(one[1] - value, other[1] - value))
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from genbench import registry
 from genbench.errors import UsageError, near_miss
 from genbench.metric import MetricSpec, check_settings, parse_spec
 
+ANY = "*"  # the reference of a protocol that leaves it to the user
 SHARD = 2048  # samples that one cache entry holds; a constant of the protocol, not a tuning knob
 
 
@@ -28,6 +29,7 @@ class Protocol:
         seed: of every draw.
         shard: samples per cache entry.
         batch: rows per forward pass; None for the extractor's own. Network outputs change in the last bits with it.
+        order: of the rows that metrics see: by "content", so that no file's name moves a number, or by "file", as other tools take them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Protocol:
     seed: int = 0
     shard: int = SHARD
     batch: int | None = None
+    order: str = "content"
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:
@@ -65,6 +68,8 @@ class Protocol:
             seen[
                 str(dataclasses.replace(spec, extractor=None if spec.extractor == (found.extractor or self.extractor) else spec.extractor))
             ] = None
+        if self.order not in ("content", "file"):
+            raise UsageError(f"order is 'content' or 'file', found {self.order!r}")
         module = registry.module("extractors", self.extractor)
         mode = self.preprocess or module.MODES[0]
         if mode not in module.MODES:
@@ -77,20 +82,29 @@ class Protocol:
     @property
     def hash(self) -> str:
         """First 16 hex digits of the sha256 of everything but the name, defaults written out."""
-        fields = dataclasses.asdict(self.resolved())
+        fields = self._fields()
         del fields["name"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """For the record: every field, defaults written out, and the hash."""
-        fields = dataclasses.asdict(self.resolved())
+        fields = self._fields()
         fields["metrics"] = list(fields["metrics"])
         return fields | {"hash": self.hash}
 
+    def _fields(self) -> dict[str, Any]:
+        """All fields but those that came later and have their default: earlier records keep their hash."""
+        fields = dataclasses.asdict(self.resolved())
+        if self.order == "content":
+            del fields["order"]
+        return fields
+
 
 def protocols() -> dict[str, Protocol]:
-    """Every named protocol: each dataset file brings its own."""
-    found: dict[str, Protocol] = {}
+    """Every named protocol: the presets of other tools, and those that each dataset file brings."""
+    from genbench.presets import PRESETS
+
+    found: dict[str, Protocol] = dict(PRESETS)
     for name in registry.modules("datasets"):
         found |= getattr(registry.module("datasets", name), "PROTOCOLS", {})
     return dict(sorted(found.items()))

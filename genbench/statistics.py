@@ -286,3 +286,48 @@ class Law:
     entropy: float
     modes: Float | None = None
     sigma: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructions:
+    """Samples beside what a model makes of them: encoded, then decoded.
+
+    Args:
+        x: the originals, (n, c, h, w) uint8 or (n, d) float64.
+        y: the reconstructions, same shape and type.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if self.x.shape != self.y.shape or self.x.ndim not in (2, 4):
+            raise DataError(f"reconstructions have the shape of their originals, found {self.y.shape} and {self.x.shape}")
+        _finite_rows(np.asarray(self.y, np.float64), "reconstructions", None)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentPath:
+    """Features of pairs of neighbours on random paths through a model's latent space.
+
+    Args:
+        a: (n, d) features at t.
+        b: (n, d) features at t + step.
+        step: their distance as a share of the path.
+    """
+
+    a: Float
+    b: Float
+    step: float
+
+    def __post_init__(self) -> None:
+        if self.a.shape != self.b.shape or self.a.ndim != 2 or not 0 < self.step < 1:
+            raise DataError(f"paths are two sets of rows (n, d) and a step in (0, 1), found {self.a.shape}, {self.b.shape} and {self.step}")
+        for rows in (self.a, self.b):
+            _finite_rows(rows, "features on latent paths", None)
+
+    def __len__(self) -> int:
+        return len(self.a)

@@ -1,7 +1,8 @@
-"""Shared fixtures: a cache of its own for every test session, and real data where there is some."""
+"""Shared fixtures: a cache of its own for every test session, real data where there is some, an Inception network of random weights."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,58 @@ def mnist_root() -> Path:
     if not root or not (Path(root) / "MNIST" / "raw").is_dir():
         pytest.skip("needs MNIST under GENBENCH_DATA")
     return Path(root)
+
+
+def sane(state: dict[str, Any]) -> dict[str, Any]:
+    """Random weights under which activations neither explode nor vanish: He's variance, batch-norm statistics about 0 and 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            made[name] = value
+        elif value.ndim == 4:
+            made[name] = torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
+        elif name.endswith(("running_var", "bn.weight", ".var")):
+            made[name] = 0.5 + torch.rand(value.shape, generator=generator)
+        elif name == "fc.weight":
+            made[name] = torch.randn(value.shape, generator=generator) * 0.02
+        else:
+            made[name] = torch.randn(value.shape, generator=generator) * 0.1
+    return made
+
+
+@pytest.fixture(scope="session")
+def plain_weights() -> dict[str, Any]:
+    """Random weights under the names of pytorch-fid's and torch-fidelity's files, from torchvision's classes patched by shape alone."""
+    import warnings
+
+    import torch
+    from torchvision.models.inception import BasicConv2d, Inception3
+
+    made: dict[str, Any] = {}
+
+    def unit(name: str, inside: int, out: int, kernel: tuple[int, int]) -> None:
+        made[f"{name}.conv.weight"] = torch.empty(out, inside, *kernel)
+        for end in ("weight", "bias", "running_mean", "running_var"):
+            made[f"{name}.bn.{end}"] = torch.empty(out)
+        made[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
+
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
+    for name, module in net.named_modules():
+        if isinstance(module, BasicConv2d):
+            unit(name, module.conv.in_channels, module.conv.out_channels, module.conv.kernel_size)
+    made["fc.weight"], made["fc.bias"] = torch.empty(1008, 2048), torch.empty(1008)
+    return sane(made)
+
+
+@pytest.fixture(scope="session")
+def weights_file(plain_weights: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(plain_weights, path)
+    return path

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import sane
 from safetensors.torch import save_file
 from torch import nn
 
@@ -328,24 +329,6 @@ def test_a_file_that_is_no_weights_is_a_data_error(content: bytes, tmp_path: Pat
 # ---------------------------------------------------------------- inception
 
 
-def sane(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Random weights under which activations neither explode nor vanish: He's variance, batch-norm statistics about 0 and 1."""
-    generator = torch.Generator().manual_seed(0)
-    made = {}
-    for name, value in state.items():
-        if not value.is_floating_point():
-            made[name] = value
-        elif value.ndim == 4:
-            made[name] = torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
-        elif name.endswith(("running_var", "bn.weight", ".var")):
-            made[name] = 0.5 + torch.rand(value.shape, generator=generator)
-        elif name == "fc.weight":
-            made[name] = torch.randn(value.shape, generator=generator) * 0.02
-        else:
-            made[name] = torch.randn(value.shape, generator=generator) * 0.1
-    return made
-
-
 class Unit(nn.Module):
     """A convolution of the published TorchScript: batch norm without a scale, its statistics named beta, mean, var."""
 
@@ -483,36 +466,6 @@ class Script(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers((x - 128) / 128).flatten(1)
-
-
-@pytest.fixture(scope="module")
-def plain_weights() -> dict[str, torch.Tensor]:
-    """Random weights under the names of pytorch-fid's and torch-fidelity's files, from torchvision's classes patched by shape alone."""
-    made: dict[str, torch.Tensor] = {}
-
-    def unit(name: str, inside: int, out: int, kernel: tuple[int, int]) -> None:
-        made[f"{name}.conv.weight"] = torch.empty(out, inside, *kernel)
-        for end in ("weight", "bias", "running_mean", "running_var"):
-            made[f"{name}.bn.{end}"] = torch.empty(out)
-        made[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
-
-    from torchvision.models.inception import BasicConv2d, Inception3
-
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")
-        net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
-    for name, module in net.named_modules():
-        if isinstance(module, BasicConv2d):
-            unit(name, module.conv.in_channels, module.conv.out_channels, module.conv.kernel_size)
-    made["fc.weight"], made["fc.bias"] = torch.empty(1008, 2048), torch.empty(1008)
-    return sane(made)
-
-
-@pytest.fixture(scope="module")
-def weights_file(plain_weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.save(plain_weights, path)
-    return path
 
 
 @pytest.fixture(scope="module")

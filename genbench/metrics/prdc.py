@@ -22,7 +22,9 @@ NAMES = ("precision", "recall", "density", "coverage")
     cost="n² d",
     source="Kynkäänniemi et al. 2019, eqs. 1-3; Naeem et al. 2020, eqs. 3-4",
 )
-def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseline: bool = True, seed: int = 0) -> tuple[Outcome, ...]:
+def prdc(
+    ref: Features, gen: Features, *, k: int = 5, closed: bool = True, equal: bool = True, baseline: bool = True, seed: int = 0
+) -> tuple[Outcome, ...]:
     """Precision, recall, density and coverage of the balls around samples that reach to their k-th nearest neighbour.
 
         B(x) = { z : ‖z − x‖ <= distance of x to the k-th nearest other sample of its own side }
@@ -30,12 +32,13 @@ def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseli
         precision = share of gen in at least one ball of ref          recall   = share of ref in at least one ball of gen
         density   = mean over gen of (number of ref balls it is in)/k coverage = share of ref whose own ball holds a gen sample
 
-    Balls are closed (`<=`), as in the original: with `<`, as in later tools, identical discrete data read 0, 0, 0, 0.
+    Balls are closed (`<=`), as in the original: with `<`, as in later tools (`closed=false`), identical discrete data read 0, 0, 0, 0.
 
     Args:
         ref: reference features (m, d), m > k.
         gen: generated features (n, d), n > k.
         k: neighbours, the sample itself not counted. 5 in Naeem et al.; 3 (on VGG16) in Kynkäänniemi et al.
+        closed: count points at exactly a ball's radius; False for the strict inequality of later tools.
         equal: cut the larger side to the smaller one's size (seeded, by position), since the size of a manifold grows with its sample.
         baseline: also tell in a note what two real samples of this size read; takes one more pass.
         seed: of that cut, and of the parts that the interval is made of.
@@ -79,10 +82,10 @@ def prdc(ref: Features, gen: Features, *, k: int = 5, equal: bool = True, baseli
     size = min(smallest, m // 2)
     if baseline and size > k:
         order = np.random.default_rng(seed).permutation(m)
-        base = manifold(ref.take(np.sort(order[size : 2 * size])), ref.cut(size, seed), k).value
+        base = manifold(ref.take(np.sort(order[size : 2 * size])), ref.cut(size, seed), k, closed).value
         read = ", ".join(f"{name} {value:.3g}" for name, value in zip(NAMES, base, strict=True))
         notes += (f"two real samples of {'this size' if size == smallest else f'{size:,}'} read {read}",)
-    found = manifold(x, y, k)
+    found = manifold(x, y, k, closed)
     design = manifold_design(x, y, k, seed)
     if design is None:
         notes += (f"no interval: {smallest} samples are too few for k = {k}",)
