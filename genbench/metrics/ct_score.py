@@ -41,8 +41,10 @@ def ct_score(gen: Features, train: Features, test: Features, *, cells: int = 10,
         positive where they lie further (underfitting). Below −3 is copying beyond doubt. It grows as sqrt(n): compare equal n and m only.
 
         Interval: value ± 1.96 times its standard error from the placements (DeLong et al. 1988) and the cells' counts. At equal laws
-        the error is sqrt(Σ w_c²) with w_c = m_c/Σ m, less than 1. It is conditional on train: it is this training set that is copied. No
-        interval for other cells' starts. The table `cells` has one row per cell. Simulated coverage: benchmarks/coverage.md.
+        the error is sqrt(Σ w_c²) with w_c = m_c/Σ m, at most 1. It is conditional on train, the set that may have been copied, and on
+        its cells: where the laws differ, another train or another start of k-means moves the value by more (simulated coverage with new
+        train: 0.90 for a shift, 0.67 for half copies). The table `cells` has one row per cell. Simulated coverage with train fixed:
+        benchmarks/coverage.md.
 
     Note:
         Dropped modes are not seen: cells without enough generated samples are left out, a note says how much of test they hold. Copies
