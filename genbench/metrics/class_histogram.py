@@ -1,6 +1,6 @@
 """Histogram of predicted classes, generated against reference."""
 
-from math import inf, log, sqrt
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from genbench.errors import UsageError
 from genbench.estimate import Detail, Estimate, Quantity, Undefined
+from genbench.histograms import absence_variance, divergence_floor, divergence_interval, variance_of
 from genbench.metric import Outcome, metric
 from genbench.numerics import Z95, Float, wilson
 from genbench.statistics import Probabilities
@@ -85,7 +86,7 @@ def _divergence(a: Whole, b: Whole, at: Whole, other: Whole) -> Estimate:
     ratio[p > 0] = np.log(p[p > 0] / q[p > 0])
     raw = max(float(p @ ratio), 0.0)
     weight = np.divide(p, q, out=np.zeros(len(p)), where=known)
-    value = raw - _floor(a) - (float(weight.sum()) - 1) / (2 * m)
+    value = raw - divergence_floor(a) - (float(weight.sum()) - 1) / (2 * m)
     if absent.any():
         why = f"no interval: {int(a[absent].sum()):,} samples are of {int(absent.sum())} classes that the reference has not"
         return Estimate(value, None, None, n, None, notes=(why,))
@@ -94,8 +95,8 @@ def _divergence(a: Whole, b: Whole, at: Whole, other: Whole) -> Estimate:
     if 10 * int((a == 1).sum()) > n:
         why = f"no interval: {n} samples are too few for these classes"
         return Estimate(value, None, None, n, None, notes=(note, why), influence=influence)
-    variance = _variance(p, ratio) / n + _variance(q, weight) / m
-    low, high = _ends(value, raw, variance, 2 / (1 / n + 1 / m), _doubt(raw, float(q[a == 0].sum()), n))
+    variance = variance_of(p, ratio) / n + variance_of(q, weight) / m
+    low, high = divergence_interval(value, raw, variance, 2 / (1 / n + 1 / m), absence_variance(raw, float(q[a == 0].sum()), n))
     return Estimate(value, low, high, n, "noncentral χ²", notes=(note,), influence=influence)
 
 
@@ -145,41 +146,3 @@ def _chance_above(a: Whole, b: Whole, share: float) -> Float:
 def _portion(a: Whole, b: Whole, share: float) -> float:
     n, m = int(a.sum()), int(b.sum())
     return share * n / (share * n + m)
-
-
-def _variance(p: Float, value: Float) -> float:
-    return max(float(p @ value**2 - (p @ value) ** 2), 0.0)
-
-
-def _floor(counts: Whole) -> float:
-    """Bias of the raw divergence from a known histogram: that of the entropy, by the estimator of Chao, Wang & Jost, whose last term
-    stands for the classes that were not met, from those met once and twice."""
-    from scipy.special import exp1, psi
-
-    a = counts[counts > 0].astype(np.float64)
-    n, once, twice = float(a.sum()), int((a == 1).sum()), int((a == 2).sum())
-    floor = float(a @ (np.log(a) - psi(a)) / n - np.log(n) + psi(n))
-    if once:
-        new = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
-        u = min(n * new, 500.0)
-        floor += once / n * float(np.exp(u) * exp1(u))  # Σ_{r >= n} (1 − new)^(r − n + 1)/r, up to 1/n of it
-    return floor
-
-
-def _doubt(raw: float, absent: float, n: int) -> float:
-    """Variance from classes without a sample, whose due share is `absent` in all: about 0.7 of n samples may be theirs all the same."""
-    return 0.7 / n**2 * (log(0.7 / (n * absent)) - raw) ** 2 if absent > 0 else 0.0
-
-
-def _ends(value: float, raw: float, variance: float, scale: float, doubt: float = 0.0) -> tuple[float, float]:
-    """Interval of a divergence, raw less its bias: near equality scale × raw is noncentral χ² with scale × bias degrees of freedom; far
-    from it, raw is normal with `variance`, to which `doubt` comes on the lower side."""
-    bias = max(raw - value, 0.0)
-    shift = (scale * bias - 1) / 2
-    root = sqrt(max(scale * raw - shift, 0.0))
-    low = (max(root - Z95, 0.0) ** 2 - shift) / scale
-    high = ((max(root, sqrt(max(shift, 0.0))) + Z95) ** 2 - shift) / scale  # a lucky sample does not shorten it
-    least = bias / 2  # the delta method's variance holds twice that of the second order
-    down, up = (sqrt(max(v * scale / 4 - least, least) / max(raw - least, least)) if raw > 0 else 1.0 for v in (variance + doubt, variance))
-    lower = value + down * (low - value)
-    return min(lower, value, 0.0 if low <= 0 else lower), max(value + up * (high - value), value, 0.0)

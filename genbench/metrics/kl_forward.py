@@ -12,7 +12,7 @@ from genbench.statistics import Law, LogLikelihood
 OPPOSITE: dict[str, Bound] = {"lower": "upper", "upper": "lower", "exact": "exact", "estimate": "estimate"}
 
 
-@metric(Quantity("kl_forward", "lower", unit="nats", ideal=0.0), cost="n", source="Kullback & Leibler 1951, eq. 2.1")
+@metric(Quantity("kl_forward", "lower", unit="nats", ideal=0.0), cost="n", source="Kullback & Leibler 1951, section 2")
 def kl_forward(ref: Law, test: LogLikelihood) -> Outcome:
     """KL divergence of the model q from the data's law p: what the model's likelihood lacks to the best possible one.
 
@@ -35,8 +35,8 @@ def kl_forward(ref: Law, test: LogLikelihood) -> Outcome:
         known here, sample by sample, so that its whole spread stands in the interval, that of log p too.
 
     References:
-        On Information and Sufficiency (Kullback & Leibler, 1951), eq. 2.1.
-        A Note on the Evaluation of Generative Models (Theis, van den Oord & Bethge, 2016), section 2.
+        On Information and Sufficiency (Kullback & Leibler, 1951), section 2.
+        A Note on the Evaluation of Generative Models (Theis, van den Oord & Bethge, 2016).
 
     Example:
         >>> law = Law("standard normal", 1, lambda x: -x[:, 0] ** 2 / 2 - 0.9189385332, 1.4189385332)

@@ -12,7 +12,7 @@ from genbench.metric import Outcome, metric
 from genbench.numerics import Float, neighbours, student95
 from genbench.statistics import Features, Law
 
-NODES = 64  # of the integral over a ball; a power of 2
+NODES = 64  # of the integral over a ball
 COARSE = 16  # the same for the parts behind the interval, of which only the spread counts
 EXCESS = 1.5  # on the design effect's excess over 1: it comes from parts smaller than the whole (simulated)
 HALVINGS = 12  # of the tilt's range
@@ -23,7 +23,7 @@ DIMENSIONS = 5  # up to which the interval was simulated
 @metric(
     Quantity("kl_reverse", "lower", unit="nats", ideal=0.0),
     cost="n² d + n nodes",
-    source="Kozachenko & Leonenko 1987; Berrett, Samworth & Yuan 2019, eq. 2; Gao, Oh & Viswanath 2016, eq. 8",
+    source="Kozachenko & Leonenko 1987; Berrett, Samworth & Yuan 2019",
 )
 def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome:
     """KL divergence of the data's law p from the model's q, q known by its samples only: nearest neighbours give log q.
@@ -36,8 +36,8 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
     the balls are the likeliest, at least 0 and at most 4. Equal laws have a = 1 and no bias at any n. The integral is a mean over 64 fixed
     points of the ball.
 
-    Interval: value ± t sqrt(D Var/n), Var the variance of the terms and D the design effect of neighbourhoods that share points: the
-    variance between disjoint parts of the samples, several times over, over that of as many independent terms, E; D = 1 + 1.5 max(E − 1, 0).
+    Interval: value ± t sqrt(D Var/n), Var the variance of the terms and D = 1 + 1.5 max(E − 1, 0) the design effect of neighbourhoods
+    that share points: E is the variance between disjoint parts of the samples, several times over, over that of independent terms.
 
     Args:
         ref: the data's law.
@@ -56,8 +56,8 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
 
     References:
         Sample Estimate of the Entropy of a Random Vector (Kozachenko & Leonenko, 1987).
-        Efficient Multivariate Entropy Estimation via k-Nearest Neighbour Distances (Berrett, Samworth & Yuan, 2019), eq. 2.
-        Breaking the Bandwidth Barrier: Geometrical Adaptive Entropy Estimation (Gao, Oh & Viswanath, 2016), eq. 8: a local likelihood.
+        Efficient Multivariate Entropy Estimation via k-Nearest Neighbour Distances (Berrett, Samworth & Yuan, 2019).
+        Breaking the Bandwidth Barrier: Geometrical Adaptive Entropy Estimation (Gao, Oh & Viswanath, 2016): a local likelihood.
         The tilt by the known density and its interval were derived and simulated for this project.
 
     Example:
@@ -82,10 +82,12 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
     value, variance = float(found.mean()), float(found.var(ddof=1))
     notes: tuple[str, ...] = ()
     if copies := int(np.sum(neighbours(gen, None, k)[0][:, 0] == 0)):
-        notes += (f"{copies:,} samples are copies of others: if the model repeats itself its law has no density, the divergence is infinite",)
+        notes += (
+            f"{copies:,} samples are copies of others: if the model repeats itself its law has no density, the divergence is infinite",
+        )
     design = _design(gen, ref, k, seed) if d <= DIMENSIONS else None
     if design is None:
-        few = f"{n} samples are too few for k = {k}" if d <= DIMENSIONS else f"above {DIMENSIONS} dimensions the estimate's bias is not known"
+        few = f"{n} samples are too few for k = {k}" if d <= DIMENSIONS else f"the bias above {DIMENSIONS} dimensions is not known"
         return Estimate(value, None, None, n, None, bound="estimate", notes=(*notes, f"no interval: {few}"))
     half = student95(design.freedom) * sqrt(design.effect * variance / n)
     return Estimate(value, value - half, value + half, n, "design effect", bound="estimate", notes=notes)
@@ -94,11 +96,15 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
 def _nodes(d: int, count: int) -> NDArray[np.float64]:
     """Points spread evenly over the unit ball (count, d), with every point its opposite."""
     from scipy.special import ndtri
-    from scipy.stats.qmc import Sobol
 
-    u = Sobol(d + 1, scramble=False).random(count // 2) + 1 / count  # in the middle of its cells
-    z = ndtri(u[:, :d])
+    golden = 1.5
+    for _ in range(60):
+        golden = (1 + golden) ** (1 / (d + 2))  # g^(d+2) = g + 1: multiples of its powers fill a cube of d + 1 dimensions evenly
+    u = (0.5 + np.arange(1, count // 2 + 1)[:, None] * golden ** -np.arange(1.0, d + 2)) % 1
+    z = ndtri(np.clip(u[:, :d], 1e-9, 1 - 1e-9))
     z *= (u[:, d] ** (1 / d) / np.maximum(np.linalg.norm(z, axis=1), 1e-12))[:, None]
+    if d <= DIMENSIONS:  # with the ball's own second moments they integrate polynomials up to degree 3 exactly
+        z = np.linalg.solve(np.linalg.cholesky((d + 2) * z.T @ z / len(z)), z.T).T
     return np.concatenate([z, -z])
 
 

@@ -1,12 +1,13 @@
 """Modes covered, and their evenness, for a mixture whose modes are known."""
 
-from math import exp, inf, log, sqrt
+from math import exp, inf, log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genbench.estimate import Detail, Estimate, Quantity, Undefined
+from genbench.histograms import absence_variance, divergence_floor, divergence_interval, variance_of
 from genbench.metric import Outcome, metric
 from genbench.numerics import Z95, Float, wilson
 from genbench.statistics import Features, Law
@@ -146,50 +147,14 @@ def _evenness(counts: Whole, total: int, at: Whole, good: NDArray[np.bool_], n: 
     p = counts / total
     ratio = np.log(np.where(p > 0, k * p, 1.0))
     raw = max(float(p @ ratio), 0.0)
-    value = raw - _floor(counts)
+    value = raw - divergence_floor(counts)
     notes = (f"the raw divergence is {raw:.4g}; {total:,} samples of even modes read {(k - 1) / (2 * total):.3g}",)
     influence = {"gen": np.where(good, (ratio[at] - raw) * n / total, 0.0)}
     if 10 * (counts == 1).sum() > total:
         return Estimate(
             value, None, None, n, None, notes=(*notes, f"no interval: {total} samples are too few for {k} modes"), influence=influence
         )
-    low, high = _ends(value, raw, _variance(p, ratio) / total, 2 * total, _doubt(raw, float((counts == 0).mean()), total))
+    low, high = divergence_interval(
+        value, raw, variance_of(p, ratio) / total, 2 * total, absence_variance(raw, float((counts == 0).mean()), total)
+    )
     return Estimate(value, low, max(min(high, log(k)), value), n, "noncentral χ²", notes=notes, influence=influence)
-
-
-def _variance(p: Float, value: Float) -> float:
-    return max(float(p @ value**2 - (p @ value) ** 2), 0.0)
-
-
-def _floor(counts: Whole) -> float:
-    """Bias of the raw divergence from a known histogram: that of the entropy, by the estimator of Chao, Wang & Jost, whose last term
-    stands for the classes that were not met, from those met once and twice."""
-    from scipy.special import exp1, psi
-
-    a = counts[counts > 0].astype(np.float64)
-    n, once, twice = float(a.sum()), int((a == 1).sum()), int((a == 2).sum())
-    floor = float(a @ (np.log(a) - psi(a)) / n - np.log(n) + psi(n))
-    if once:
-        new = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
-        u = min(n * new, 500.0)
-        floor += once / n * float(np.exp(u) * exp1(u))  # Σ_{r >= n} (1 − new)^(r − n + 1)/r, up to 1/n of it
-    return floor
-
-
-def _doubt(raw: float, absent: float, n: int) -> float:
-    """Variance from classes without a sample, whose due share is `absent` in all: about 0.7 of n samples may be theirs all the same."""
-    return 0.7 / n**2 * (log(0.7 / (n * absent)) - raw) ** 2 if absent > 0 else 0.0
-
-
-def _ends(value: float, raw: float, variance: float, scale: float, doubt: float = 0.0) -> tuple[float, float]:
-    """Interval of a divergence, raw less its bias: near equality scale × raw is noncentral χ² with scale × bias degrees of freedom; far
-    from it, raw is normal with `variance`, to which `doubt` comes on the lower side."""
-    bias = max(raw - value, 0.0)
-    shift = (scale * bias - 1) / 2
-    root = sqrt(max(scale * raw - shift, 0.0))
-    low = (max(root - Z95, 0.0) ** 2 - shift) / scale
-    high = ((max(root, sqrt(max(shift, 0.0))) + Z95) ** 2 - shift) / scale  # a lucky sample does not shorten it
-    least = bias / 2  # the delta method's variance holds twice that of the second order
-    down, up = (sqrt(max(v * scale / 4 - least, least) / max(raw - least, least)) if raw > 0 else 1.0 for v in (variance + doubt, variance))
-    lower = value + down * (low - value)
-    return min(lower, value, 0.0 if low <= 0 else lower), max(value + up * (high - value), value, 0.0)

@@ -1,6 +1,6 @@
 """Number of statistically different bins (NDB) and the Jensen–Shannon divergence of the bins' histograms."""
 
-from math import log, sqrt
+from math import log
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from genbench.errors import UsageError
 from genbench.estimate import Detail, Estimate, Quantity, Undefined
+from genbench.histograms import divergence_interval, variance_of
 from genbench.metric import Outcome, metric
 from genbench.numerics import Z95, Float, wilson
 from genbench.statistics import Features
@@ -129,30 +130,12 @@ def _divergence(p: Float, q: Float, at: Whole, m: int, notes: tuple[str, ...]) -
     raw = min(max(float(p @ ratio_p + q @ ratio_q) / 2, 0.0), log(2))
     share = np.divide(1.0, both, out=np.zeros(k), where=both > 0)
     bias = float((q * (1 - p)) @ share) / (4 * n) + float((p * (1 - q)) @ share) / (4 * m)
-    variance = (_variance(p, ratio_p) / n + _variance(q, ratio_q) / m) / 4
+    variance = (variance_of(p, ratio_p) / n + variance_of(q, ratio_q) / m) / 4
     full = int((both > 0).sum())
-    low, high = _ends(raw - bias, raw, variance, 8 / (1 / n + 1 / m))
+    low, high = divergence_interval(raw - bias, raw, variance, 8 / (1 / n + 1 / m))
     notes += (f"the raw divergence is {raw:.4g}; equal laws read {(full - 1) / 8 * (1 / n + 1 / m):.3g} at these sizes",)
     influence = {"gen": (ratio_p[at] - p @ ratio_p) / 2}
     return Estimate(raw - bias, low, max(min(high, log(2)), raw - bias), n, "noncentral χ²", notes=notes, influence=influence)
-
-
-def _variance(p: Float, value: Float) -> float:
-    return max(float(p @ value**2 - (p @ value) ** 2), 0.0)
-
-
-def _ends(value: float, raw: float, variance: float, scale: float, doubt: float = 0.0) -> tuple[float, float]:
-    """Interval of a divergence, raw less its bias: near equality scale × raw is noncentral χ² with scale × bias degrees of freedom; far
-    from it, raw is normal with `variance`, to which `doubt` comes on the lower side."""
-    bias = max(raw - value, 0.0)
-    shift = (scale * bias - 1) / 2
-    root = sqrt(max(scale * raw - shift, 0.0))
-    low = (max(root - Z95, 0.0) ** 2 - shift) / scale
-    high = ((max(root, sqrt(max(shift, 0.0))) + Z95) ** 2 - shift) / scale  # a lucky sample does not shorten it
-    least = bias / 2  # the delta method's variance holds twice that of the second order
-    down, up = (sqrt(max(v * scale / 4 - least, least) / max(raw - least, least)) if raw > 0 else 1.0 for v in (variance + doubt, variance))
-    lower = value + down * (low - value)
-    return min(lower, value, 0.0 if low <= 0 else lower), max(value + up * (high - value), value, 0.0)
 
 
 def _kmeans(x: Float, k: int, draw: np.random.Generator) -> Float:

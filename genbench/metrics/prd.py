@@ -30,7 +30,8 @@ def prd(ref: Features, gen: Features, *, clusters: int = 20, angles: int = 1001,
         precision(λ) = Σ_c min(λ R_c, G_c),   recall(λ) = precision(λ)/λ,   λ = tan of `angles` angles from 0 to π/2
         F_β = max_λ (1 + β²) precision recall/(β² precision + recall) = max_λ (1 + β²) precision(λ)/(1 + β² λ)
 
-    R and G are the shares of ref and gen in a cluster; the curve is the mean over `runs` clusterings (mini-batch k-means).
+    R and G are the shares of ref and gen in a cluster; the curve is the mean over `runs` clusterings (mini-batch k-means from one start
+    each; the authors take the best of ten).
 
     Args:
         ref: reference features (m, d).

@@ -77,6 +77,8 @@ def rke(ref: Features, gen: Features, *, bandwidth: float = 0.0, fraction: float
     if mean * count * (count - 1) / 2 < min(FEW, count / 2):
         return Undefined(f"fewer than {FEW} of the pairs are within reach of bandwidth {sigma:.3g}; take a larger one, or more samples")
     value = max(1 / mean, 1.0)
+    if value > count:
+        notes += ("more modes than samples: the bandwidth is too small to tell modes from spread",)
     if count < 8:
         return Estimate(value, None, None, n, None, notes=(*notes, f"no interval: {n} samples"))
     centred = row - mean

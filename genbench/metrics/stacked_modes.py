@@ -1,12 +1,13 @@
 """Stacked MNIST: how many of its 1,000 modes are there, and how evenly."""
 
-from math import comb, log, sqrt
+from math import comb, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genbench.estimate import Estimate, Quantity, Undefined
+from genbench.histograms import absence_variance, divergence_floor, divergence_interval, variance_of
 from genbench.metric import Outcome, metric
 from genbench.numerics import Z95, Float
 from genbench.statistics import Probabilities
@@ -106,14 +107,14 @@ def _divergence(counts: Whole, at: Whole, q: Float, law: Float, m: int, notes: t
     ratio = np.zeros(MODES)
     ratio[p > 0] = np.log(p[p > 0] / law[p > 0])
     raw = max(float(p @ ratio), 0.0)
-    bias, variance = _floor(counts), _variance(p, ratio) / n
+    bias, variance = divergence_floor(counts), variance_of(p, ratio) / n
     if m:
         cube = p.reshape(10, 10, 10)
         for own, axes in zip(q, ((1, 2), (0, 2), (0, 1)), strict=True):
             mine = cube.sum(axis=axes)
             weight = np.divide(mine, own, out=np.zeros(10), where=own > 0)
             bias += float(weight @ (1 - own)) / (2 * m)
-            variance += _variance(own, weight) / m
+            variance += variance_of(own, weight) / m
     value = raw - bias
     influence = {"gen": ratio[at] - p @ ratio}
     notes += (f"the floor of {n:,} samples is {(MODES - 1) / (2 * n):.3g}; the digits' law itself is {_from_even(law):.3g} from even",)
@@ -121,7 +122,7 @@ def _divergence(counts: Whole, at: Whole, q: Float, law: Float, m: int, notes: t
         notes += (f"no interval: {n:,} samples are too few for their modes",)
         plain, debiased = (Estimate(v, None, None, n, None, notes=notes, influence=influence) for v in (raw, value))
         return plain, debiased
-    low, high = _ends(value, raw, variance, 2 * n, _doubt(raw, float(law[counts == 0].sum()), n))
+    low, high = divergence_interval(value, raw, variance, 2 * n, absence_variance(raw, float(law[counts == 0].sum()), n))
     return (
         Estimate(raw, min(max(low + bias, 0.0), raw), max(high + bias, raw), n, "noncentral χ², same n", notes=notes, influence=influence),
         Estimate(value, low, high, n, "noncentral χ²", influence=influence),
@@ -131,41 +132,3 @@ def _divergence(counts: Whole, at: Whole, q: Float, law: Float, m: int, notes: t
 def _from_even(law: Float) -> float:
     some = law[law > 0]
     return float(some @ np.log(MODES * some))
-
-
-def _variance(p: Float, value: Float) -> float:
-    return max(float(p @ value**2 - (p @ value) ** 2), 0.0)
-
-
-def _floor(counts: Whole) -> float:
-    """Bias of the raw divergence from a known histogram: that of the entropy, by the estimator of Chao, Wang & Jost, whose last term
-    stands for the classes that were not met, from those met once and twice."""
-    from scipy.special import exp1, psi
-
-    a = counts[counts > 0].astype(np.float64)
-    n, once, twice = float(a.sum()), int((a == 1).sum()), int((a == 2).sum())
-    floor = float(a @ (np.log(a) - psi(a)) / n - np.log(n) + psi(n))
-    if once:
-        new = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
-        u = min(n * new, 500.0)
-        floor += once / n * float(np.exp(u) * exp1(u))  # Σ_{r >= n} (1 − new)^(r − n + 1)/r, up to 1/n of it
-    return floor
-
-
-def _doubt(raw: float, absent: float, n: int) -> float:
-    """Variance from classes without a sample, whose due share is `absent` in all: about 0.7 of n samples may be theirs all the same."""
-    return 0.7 / n**2 * (log(0.7 / (n * absent)) - raw) ** 2 if absent > 0 else 0.0
-
-
-def _ends(value: float, raw: float, variance: float, scale: float, doubt: float = 0.0) -> tuple[float, float]:
-    """Interval of a divergence, raw less its bias: near equality scale × raw is noncentral χ² with scale × bias degrees of freedom; far
-    from it, raw is normal with `variance`, to which `doubt` comes on the lower side."""
-    bias = max(raw - value, 0.0)
-    shift = (scale * bias - 1) / 2
-    root = sqrt(max(scale * raw - shift, 0.0))
-    low = (max(root - Z95, 0.0) ** 2 - shift) / scale
-    high = ((max(root, sqrt(max(shift, 0.0))) + Z95) ** 2 - shift) / scale  # a lucky sample does not shorten it
-    least = bias / 2  # the delta method's variance holds twice that of the second order
-    down, up = (sqrt(max(v * scale / 4 - least, least) / max(raw - least, least)) if raw > 0 else 1.0 for v in (variance + doubt, variance))
-    lower = value + down * (low - value)
-    return min(lower, value, 0.0 if low <= 0 else lower), max(value + up * (high - value), value, 0.0)
