@@ -117,12 +117,14 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
     elif which == "kid":
         for d, n, m, count in (
             (2, 200, 200, 1000),
+            (2, 1000, 1000, 400),
             (16, 200, 400, 1000),
             (64, 500, 500, 500),
             (256, 500, 1000, 300),
             (2048, 500, 500, 150),
         ):
             yield gaussian_pair(d, 0, 1), d, n, m, count
+            yield gaussian_pair(d, 0.15, 1), d, n, m, count
             yield gaussian_pair(d, 0.5, 1.2), d, n, m, count
             yield skewed_pair(d, 0.5), d, n, m, count
     else:

@@ -309,7 +309,7 @@ class Audit:
             names = list(dict.fromkeys(c.rpartition(" ")[0] for c in columns))
             lines += ["", f"## n = {n:,}", "", "| quantity | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
             for quantity, row in zip(quantities, z, strict=True):
-                cells = [" / ".join(f"{row[columns.index(f'{d} {k}')]:.0f}" for k in range(1, LEVELS + 1)) for d in names]
+                cells = [" / ".join(_shown(row[columns.index(f"{d} {k}")]) for k in range(1, LEVELS + 1)) for d in names]
                 lines.append(f"| {quantity} | " + " | ".join(cells) + " |")
         if self.skipped:
             lines += ["", "Not in the table:", "", *(f"- {name}: {why}" for name, why in self.skipped.items())]
@@ -397,7 +397,12 @@ def audit(
         done += 1
         if progress:
             progress("audit", done, total)
-        skipped.update({s.get("quantity") or s["metric"]: s["reason"] for s in record["skipped"]})
+        for s in record["skipped"]:
+            own = registry.metric(parse_spec(s["metric"]).name).extractor
+            # the reason of weights that are missing names folders of this machine
+            skipped[s.get("quantity") or s["metric"].partition("@")[0]] = (
+                f"the weights of extractor {own} were not there" if own else s["reason"]
+            )
         declared = {q.named(r["extractor"]): q for r in record["results"] for q in registry.metric(parse_spec(r["metric"]).name).quantities}
         return {
             f"{r['quantity']}{r['metric'].partition(':')[1]}{r['metric'].partition(':')[2]}@{r['extractor']}": (
@@ -425,7 +430,7 @@ def audit(
                     z = _z(declared, value, before, mean, sd)
                     responses.append(Response(size, quantity, declared.better, defect_name, level, float(amount), value, mean, sd, z))
     known = {r.quantity.partition("@")[0] for r in responses}
-    return Audit(reference, tuple(responses), {k: v for k, v in skipped.items() if k.partition("@")[0] not in known})
+    return Audit(reference, tuple(responses), {k: v for k, v in skipped.items() if k not in known})
 
 
 def _z(declared: Quantity, value: float, before: Sequence[float], mean: float, sd: float) -> float:
@@ -438,6 +443,10 @@ def _z(declared: Quantity, value: float, before: Sequence[float], mean: float, s
     if sd <= 1e-12 * max(1.0, abs(mean)):
         return 0.0 if worse == 0 else math.copysign(CAP, worse)
     return float(np.clip(worse / sd, -CAP, CAP))
+
+
+def _shown(z: float) -> str:
+    return "–" if math.isnan(z) else f"{z:.0f}".replace("-0", "0") if abs(z) < 0.5 else f"{z:.0f}"
 
 
 def _plain(n: int, rng: np.random.Generator, pool: Pool) -> Damaged:

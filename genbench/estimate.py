@@ -92,6 +92,9 @@ class Estimate:
     degenerate: float = field(default=0.0, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):  # not NumPy's numbers
+            found = getattr(self, name)
+            object.__setattr__(self, name, None if found is None else float(found))
         if not math.isfinite(self.value):
             raise ValueError(f"an Estimate is finite, found {self.value}; report Undefined(reason) instead")
         if len({self.low is None, self.high is None, self.interval is None}) != 1:

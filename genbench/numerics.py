@@ -400,14 +400,20 @@ def neighbours(
 
     Args:
         x: n rows.
-        y: m rows; None, or x itself, for the other rows of x.
+        y: m rows; None for the other rows of x. Where y is x itself, every row's nearest is itself at distance 0.
         k: number of neighbours.
         rows: row numbers of x that matter; others are not computed unless they are known already.
 
     Returns:
         (squared distances (n, k) ascending, their rows of y (n, k)); of the asked rows only where `rows` is given.
     """
-    y = None if y is x else y
+    if y is x:
+        own = np.arange(len(x)) if rows is None else np.asarray(rows)
+        distance, index = np.zeros((len(own), 1)), own[:, None]
+        if k == 1:
+            return distance, index
+        others = neighbours(x, None, k - 1, rows)
+        return np.hstack([distance, others[0]]), np.hstack([index, others[1]])
     key = ("neighbours", id(y))
     known = x.memo.get(key)
     if known is None or known[1].shape[1] < k:
@@ -664,3 +670,73 @@ def polynomial_mmd(x: Float, y: Float, degree: int = 3) -> float:
     n, m = len(x), len(y)
     kxx, kyy, kxy = polynomial_sums(x, None, degree), polynomial_sums(y, None, degree), polynomial_sums(x, y, degree)
     return float(kxx.rows.sum() / (n * (n - 1)) + kyy.rows.sum() / (m * (m - 1)) - 2 * kxy.rows.sum() / (n * m))
+
+
+def degenerate_within(k: KernelSums, n: int) -> float:
+    """Mean of (K_ij − r_i − r_j + r̄)² over i ≠ j with r = row sums/(n − 1), from the sums alone."""
+    r = k.rows / (n - 1)
+    mean = float(r.mean())
+    r = r - mean
+    # With L = K − r̄, whose row sums are (n − 1) r and Σ r = 0, the sum over i ≠ j of (L − r_i − r_j)² is Σ L² − 2 n Σ r².
+    return max(k.squares - n * (n - 1) * mean**2 - 2 * n * float(r @ r), 0.0) / (n * (n - 1))
+
+
+def degenerate_across(k: KernelSums, n: int, m: int) -> float:
+    """Mean of (K_ij − r_i − c_j + K̄)² with r and c the row and column means."""
+    r, c = k.rows / m, k.columns / n
+    return max(k.squares / (n * m) - float((r**2).mean() + (c**2).mean() - r.mean() ** 2), 0.0)
+
+
+def mmd_interval(value: float, lift: float, influence_x: Float, influence_y: Float, n: int, m: int, v2: float) -> tuple[float, float]:
+    """Ends of the 95 % interval of an unbiased squared maximum mean discrepancy: `square_interval` with the plug-in v1 of the influences.
+
+    A kernel may have heavy tails: the quantile is Student's t with as many degrees of freedom as the influences' fourth moments leave
+    to v1.
+
+    Args:
+        value: the unbiased estimate.
+        lift: what the kernels' diagonals would add to it.
+        influence_x: first-order influences of rows of the one side, all n or an even sample of them.
+        influence_y: of the other.
+        n: rows of the one side.
+        m: of the other.
+        v2: variance of the degenerate part.
+    """
+    var_x, var_y = float(influence_x.var(ddof=1)) / n, float(influence_y.var(ddof=1)) / m
+    v1 = var_x + var_y
+    noise = var_x**2 * (_kurtosis(influence_x) - 1) / len(influence_x) + var_y**2 * (_kurtosis(influence_y) - 1) / len(influence_y)
+    return square_interval(value, lift, v1, v2, student95(max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9))
+
+
+def square_interval(value: float, lift: float, v1: float, v2: float, t: float) -> tuple[float, float]:
+    """Ends of the interval of an unbiased squared distance.
+
+    Along the effect the estimate is a square, (√θ + noise)² less its mean, and the other directions add noise of their own. `along` is
+    four times the variance of the first: v1 over the biased estimate, which 2 v2 of noise and θ share; at least what v1 − 2 v2 asks for.
+
+    Args:
+        value: the unbiased estimate.
+        lift: what the diagonals would add to it.
+        v1: plug-in variance of the first-order part; holds 2 v2 of noise.
+        v2: variance of the degenerate part.
+        t: quantile.
+    """
+    if v1 <= 0 or v2 <= 0:
+        half = t * float(np.sqrt(max(v1, v2, 0.0)))
+        return value - half, value + half
+    along = max(v1 / max(value + lift, 0.05 * lift), (v1 - 2 * v2) / max(value, 2 * float(np.sqrt(v2))))
+    # An effect in a steeper direction than the mean one is short at the upper end; sqrt(8 v2) is `along` were there no other direction
+    steep = max(along, 0.8 * along + 0.2 * float(np.sqrt(8 * v2)))
+    ends = []
+    for slope, sign in ((along, -1), (steep, 1)):
+        root = float(np.sqrt(max(value + slope / 4, 0.0)))
+        end = max(root + sign * t * float(np.sqrt(slope)) / 2, 0.0) ** 2
+        ends.append(value + sign * float(np.sqrt(max(sign * (end - value), 0.0) ** 2 + t**2 * max(v2 - slope**2 / 8, 0.0))))
+    return ends[0], ends[1]
+
+
+def _kurtosis(h: Float) -> float:
+    """Fourth standardised moment, at least 1; 1 for a constant."""
+    centred = h - h.mean()
+    variance = float((centred**2).mean())
+    return float((centred**4).mean()) / variance**2 if variance > 0 else 1.0

@@ -148,7 +148,9 @@ def show(run: Run, file: IO[str] | None = None) -> None:
     for s in r["skipped"]:
         console.print(Text(f"skipped {s.get('quantity') or s['metric']}: {printable(s['reason'])}", style="dim"))
     for w in r["warnings"]:
-        console.print(Text(f"warning: {printable(w)}", style="yellow"))
+        # what metrics have to say is not a fault of the samples
+        ours = w.startswith(("samples: ", "reference: ", "train: ", "test: "))
+        console.print(Text(f"{'warning' if ours else 'note'}: {printable(w)}", style="yellow" if ours else "dim"))
     console.print(Text(f"protocol {printable(r['protocol']['name'])} {r['protocol']['hash']}   run {r['id']}", style="dim"))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genbench import registry
-from genbench.numerics import Z95, cubic_moments, cubic_sums, frechet, frechet_spread, polynomial_sums, student95
+from genbench.numerics import Z95, cubic_moments, cubic_sums, frechet, frechet_spread, polynomial_sums, square_interval, student95
 from genbench.statistics import Features, Moments, Probabilities
 
 RNG = np.random.default_rng(11)
@@ -297,12 +297,12 @@ def test_kid_and_its_interval_by_kernel_matrices(n: int, m: int, d: int) -> None
         return ((h - h.mean()) ** 4).mean() / h.var() ** 2
 
     noise = parts[0] ** 2 * (kurtosis(rx - cx) - 1) / n + parts[1] ** 2 * (kurtosis(ry - cy) - 1) / m
-    half = student95(max(2 * v1**2 / noise, 4.0)) * math.sqrt(max(v1, v2))
+    own = [((z * z).sum(axis=1) / d + 1) ** 3 for z in (x, y)]
+    lift = (own[0].mean() - rx.mean()) / n + (own[1].mean() - ry.mean()) / m
     found = kid(gen=Features(x), ref=Features(y))["kid"]
     assert found.value == pytest.approx(value, rel=1e-9)
-    assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-6)
-    shift = half**2 / (4 * max(value, half)) if value > 0 else 0
-    assert (found.high + found.low) / 2 == pytest.approx(value + shift, rel=1e-6)
+    ends = square_interval(value, lift, v1, v2, student95(max(2 * v1**2 / noise, 4.0)))
+    assert (found.low, found.high) == pytest.approx(ends, rel=1e-6)
 
 
 @pytest.mark.parametrize("d", [1, 3, 9])

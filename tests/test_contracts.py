@@ -179,6 +179,19 @@ def test_protocol_contract(name: str) -> None:
     assert split in registry.dataset(dataset).SPLITS
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_examples_run(name: str) -> None:
+    """pytest finds the doctests of functions and classes; a metric is an object of a class."""
+    import doctest
+    import sys
+
+    found = registry.metric(name)
+    names = vars(sys.modules[found.function.__module__])
+    test = doctest.DocTestParser().get_doctest(found.__doc__ or "", dict(names), name, None, 0)
+    assert test.examples, f"{name} has no example"
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
 NEW_METRIC = '''
 from math import inf
 from genbench.estimate import Estimate, Quantity

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from genbench import numerics
+from genbench import numerics, registry
 from genbench.numerics import (
     block_moments,
     cholesky,
@@ -20,6 +20,7 @@ from genbench.numerics import (
     manifold,
     manifold_design,
     nearest,
+    neighbours,
     polynomial_mmd,
     polynomial_sums,
     squared_differences,
@@ -306,3 +307,28 @@ def test_a_factor_of_constant_features_is_zero() -> None:
     f = factor(Features(np.full((9, 3), 0.1))).numpy()
     assert np.abs(f @ f.T).max() < 1e-30
     assert factor(Moments.of(np.zeros((9, 3)))).numel() == 0
+
+
+def test_neighbours_are_shared_and_a_set_is_its_own_nearest() -> None:
+    x, y = Features(rng(20).normal(size=(60, 3))), Features(rng(21).normal(size=(50, 3)))
+    first = neighbours(x, y, 1)
+    assert np.array_equal(first[0], nearest(x.x, y.x, 1)[0])
+    assert neighbours(x, y, 3)[0].base is neighbours(x, y, 2)[0].base, "one pass for all who ask"
+    assert np.array_equal(neighbours(x, y, 2, rows=np.array([5, 7]))[0], nearest(x.x, y.x, 2)[0][[5, 7]])
+    distance, index = neighbours(x, x, 2)
+    assert (distance[:, 0] == 0).all()
+    assert np.array_equal(index[:, 0], np.arange(60))
+    assert np.array_equal(distance[:, 1:], neighbours(x, None, 1)[0])
+
+
+def test_a_copy_of_the_training_set_is_one_even_as_the_same_object() -> None:
+    x, test = Features(rng(22).normal(size=(300, 3))), Features(rng(23).normal(size=(300, 3)))
+    for name, quantity, value in (
+        ("authenticity", "authenticity", 0),
+        ("nn_copies", "exact_copies", 1),
+        ("mifid", "memorisation_distance", 0),
+    ):
+        metric = registry.metric(name)
+        roles = {"gen": x, "train": x, "test": test, "ref": test}
+        assert metric(**{role: roles[role] for role in metric.needs})[quantity].value == value
+    assert registry.metric("ct_score")(gen=x, train=x, test=test)["ct_score"].high < -3

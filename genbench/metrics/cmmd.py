@@ -1,13 +1,12 @@
 """Maximum mean discrepancy of CLIP embeddings (CMMD)."""
 
-from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import Float, student95
+from genbench.numerics import Float, KernelSums, degenerate_across, degenerate_within, mmd_interval
 from genbench.statistics import Features
 
 SIGMA = 10.0
@@ -79,13 +78,13 @@ def cmmd(ref: Features, gen: Features) -> tuple[Outcome, Outcome]:
         notes, notes_raw = ((*some, f"no interval: {min(n, m)} samples") for some in (notes, notes_raw))
         return Estimate(max(value + lift, 0.0), None, None, n, None, notes=notes_raw), Estimate(value, None, None, n, None, notes=notes)
     ix, iy = 2 * (rx - cx - (rx - cx).mean()), 2 * (ry - cy - (ry - cy).mean())
-    var_x, var_y = float(ix.var(ddof=1)) / n, float(iy.var(ddof=1)) / m
-    v1 = var_x + var_y
-    v2 = 2 * _degenerate(xx, n) / (n * (n - 1)) + 2 * _degenerate(yy, m) / (m * (m - 1)) + 4 * _degenerate_cross(xy, n, m) / (n * m)
+    v2 = (
+        2 * degenerate_within(xx, n) / (n * (n - 1))
+        + 2 * degenerate_within(yy, m) / (m * (m - 1))
+        + 4 * degenerate_across(xy, n, m) / (n * m)
+    )
     v2 *= SCALE**2
-    noise = var_x**2 * (_kurtosis(ix) - 1) / n + var_y**2 * (_kurtosis(iy) - 1) / m
-    t = student95(max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9)
-    low, high = _interval(value, lift, v1, v2, t)
+    low, high = mmd_interval(value, lift, ix, iy, n, m, v2)
     found = []
     for move, least, told in ((lift, 0.0, notes_raw), (0.0, -inf, notes)):
         v, bottom, top = (max(w + move, least) for w in (value, low, high))
@@ -101,16 +100,7 @@ def _directions(rows: Float) -> tuple[Float, int]:
     return x / np.where(norms > 0, norms, 1.0), int((norms == 0).sum())
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Of L_ij = k(x_i, y_j) − 1, without the diagonal where y is x: row and column sums, and Σ L²."""
-
-    rows: Float
-    columns: Float
-    squares: float
-
-
-def _sums(x: Float, y: Float | None) -> _Sums:
+def _sums(x: Float, y: Float | None) -> KernelSums:
     """Sums of the kernel less 1, which keeps the digits that a wide kernel would lose; half the tiles where y is None, for x itself."""
     other = x if y is None else y
     rows, columns, squares = np.zeros(len(x)), np.zeros(len(other)), 0.0
@@ -126,52 +116,4 @@ def _sums(x: Float, y: Float | None) -> _Sums:
             rows[a : a + len(k)] += k.sum(axis=1)
             if y is not None or a != c:
                 (rows if y is None else columns)[c : c + k.shape[1]] += k.sum(axis=0)
-    return _Sums(rows, rows if y is None else columns, squares)
-
-
-def _interval(value: float, lift: float, v1: float, v2: float, t: float) -> tuple[float, float]:
-    """Ends of the interval of an unbiased squared distance.
-
-    Along the effect the estimate is a square, (√θ + noise)² less its mean, and the other directions add noise of their own. `along` is
-    four times the variance of the first: v1 over the biased estimate, which 2 v2 of noise and θ share; at least what v1 − 2 v2 asks for.
-
-    Args:
-        value: the unbiased estimate.
-        lift: what the diagonals would add to it.
-        v1: plug-in variance of the first-order part; holds 2 v2 of noise.
-        v2: variance of the degenerate part.
-        t: quantile.
-    """
-    if v1 <= 0 or v2 <= 0:
-        half = t * float(np.sqrt(max(v1, v2, 0.0)))
-        return value - half, value + half
-    along = max(v1 / max(value + lift, 0.05 * lift), (v1 - 2 * v2) / max(value, 2 * float(np.sqrt(v2))))
-    # An effect in a steeper direction than the mean one is short at the upper end; sqrt(8 v2) is `along` were there no other direction
-    steep = max(along, 0.8 * along + 0.2 * float(np.sqrt(8 * v2)))
-    ends = []
-    for slope, sign in ((along, -1), (steep, 1)):
-        root = float(np.sqrt(max(value + slope / 4, 0.0)))
-        end = max(root + sign * t * float(np.sqrt(slope)) / 2, 0.0) ** 2
-        ends.append(value + sign * float(np.sqrt(max(sign * (end - value), 0.0) ** 2 + t**2 * max(v2 - slope**2 / 8, 0.0))))
-    return ends[0], ends[1]
-
-
-def _kurtosis(h: Float) -> float:
-    """Fourth standardised moment, at least 1; 1 for a constant."""
-    centred = h - h.mean()
-    variance = float((centred**2).mean())
-    return float((centred**4).mean()) / variance**2 if variance > 0 else 1.0
-
-
-def _degenerate(k: _Sums, n: int) -> float:
-    """Mean of (L_ij − r_i − r_j + r̄)² over i ≠ j with r = row sums/(n − 1), from the sums alone."""
-    r = k.rows / (n - 1)
-    mean = float(r.mean())
-    r = r - mean
-    return max(k.squares - n * (n - 1) * mean**2 - 2 * n * float(r @ r), 0.0) / (n * (n - 1))
-
-
-def _degenerate_cross(k: _Sums, n: int, m: int) -> float:
-    """Mean of (L_ij − r_i − c_j + L̄)² with r and c the row and column means."""
-    r, c = k.rows / m, k.columns / n
-    return max(k.squares / (n * m) - float((r**2).mean() + (c**2).mean() - r.mean() ** 2), 0.0)
+    return KernelSums(rows, rows if y is None else columns, squares)

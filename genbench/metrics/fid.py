@@ -63,7 +63,7 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
 
     Example:
         >>> import numpy as np
-        >>> rng = np.random.default_rng(0)
+        >>> rng = np.random.default_rng(3)
         >>> a, b = Features(rng.normal(size=(500, 2))), Features(rng.normal(size=(500, 2)) + [1, 0])
         >>> raw, debiased = fid.function(a, b)
         >>> debiased.low < 1 < debiased.high

@@ -56,7 +56,7 @@ def fid_infinity(ref: Features | Moments, gen: Features, *, points: int = 0, see
         Effectively Unbiased FID and Inception Score and Where to Find Them (Chong & Forsyth, 2020), section 3.
 
     Example:
-        >>> rng = np.random.default_rng(0)
+        >>> rng = np.random.default_rng(3)
         >>> a, b = Features(rng.normal(size=(500, 2))), Features(rng.normal(size=(500, 2)) + [1, 0])
         >>> found = fid_infinity.function(a, b)
         >>> found.low < 1 < found.high

@@ -7,7 +7,17 @@ import numpy as np
 from genbench.errors import UsageError
 from genbench.estimate import Estimate, Quantity, Undefined
 from genbench.metric import Outcome, metric
-from genbench.numerics import Float, KernelSums, cubic_moments, cubic_sums, cubic_total, polynomial_mmd, polynomial_sums, student95
+from genbench.numerics import (
+    Float,
+    cubic_moments,
+    cubic_sums,
+    cubic_total,
+    degenerate_across,
+    degenerate_within,
+    mmd_interval,
+    polynomial_mmd,
+    polynomial_sums,
+)
 from genbench.statistics import Features
 
 THIN = 2048  # rows behind the second-order variance: a mean over their 2 million pairs
@@ -22,11 +32,9 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
 
     Interval: the variance of a two-sample U-statistic. With r_i and c_i the row means of the kernel matrices within and across,
     v1 = 4 Var(r − c)/n + 4 Var(r' − c')/m, v2 = 2 h_x/(n(n−1)) + 2 h_y/(m(m−1)) + 4 h_xy/(n m) with h the mean squares of the doubly
-    centred kernels (the part that is left where the laws are equal), from at most 2,048 rows of a side. Half width t sqrt(max(v1, v2)),
-    since v1 holds 2 v2 of noise where the laws are equal; t has the degrees of freedom that the projections' kurtosis leaves. The
-    estimate is skewed to the right: the interval is taken on the scale of its square root, which shifts it up by half²/(4 max(KID, half))
-    for KID > 0. For d² < n + m the row sums come from the first three moments,
-    in time linear in n, and v1 from at most 8,192 rows of a side.
+    centred kernels (the part that is left where the laws are equal), from at most 2,048 rows of a side. The ends are those of a square
+    plus noise (`numerics.mmd_interval`): normal far from equality, where v1 rules, and right at equality, where v2 does. For d² < n + m the
+    sums come from the first three moments, in time linear in n, and v1 from at most 8,192 rows of a side.
 
     Args:
         ref: reference features (m, d).
@@ -74,50 +82,36 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
         note = f"the {subsets} subsets have a standard deviation of {found.std():.3g}, which is not a standard error: no interval"
         return Estimate(float(found.mean()), None, None, n, None, notes=(note,))
 
-    value, hx1, hy1 = _projected(x, y, degree)
+    value, within_x, within_y, hx1, hy1 = _projected(x, y, degree)
     if min(n, m) < 4:
         return Estimate(value, None, None, n, None, notes=(f"no interval: {min(n, m)} samples",))
     few_x, few_y = _thinned(x, THIN), _thinned(y, THIN)
-    hx, hy = (_degenerate(polynomial_sums(z, None, degree), len(z)) for z in (few_x, few_y))
-    hxy = _degenerate_cross(polynomial_sums(few_x, few_y, degree), len(few_x), len(few_y))
-    var_x, var_y = 4 * float(hx1.var(ddof=1)) / n, 4 * float(hy1.var(ddof=1)) / m
-    v1 = var_x + var_y
+    hx, hy = (degenerate_within(polynomial_sums(z, None, degree), len(z)) for z in (few_x, few_y))
+    hxy = degenerate_across(polynomial_sums(few_x, few_y, degree), len(few_x), len(few_y))
     v2 = 2 * hx / (n * (n - 1)) + 2 * hy / (m * (m - 1)) + 4 * hxy / (n * m)
-    if v1 == v2 == 0:
-        return Estimate(value, value, value, n, "U-statistic variance")
-    # A cubed kernel has heavy tails: Student's t with as many degrees of freedom as the fourth moments leave to the variance.
-    noise = var_x**2 * (_kurtosis(hx1) - 1) / len(hx1) + var_y**2 * (_kurtosis(hy1) - 1) / len(hy1)
-    freedom = max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9
-    half = student95(freedom) * float(np.sqrt(max(v1, v2)))
-    shift = half**2 / (4 * max(value, half)) if value > 0 else 0.0
+    own_x, own_y = (float(((np.einsum("ij,ij->i", z, z) / z.shape[1] + 1) ** degree).mean()) for z in (x, y))
+    low, high = mmd_interval(value, (own_x - within_x) / n + (own_y - within_y) / m, 2 * hx1, 2 * hy1, n, m, v2)
     # rows that stand for all are scaled, so that Var/len is Var/n
     influence = {role: 2 * h * np.sqrt(len(h) / count) for role, h, count in (("gen", hx1, n), ("ref", hy1, m))}
-    return Estimate(value, value - half + shift, value + half + shift, n, "U-statistic variance", influence=influence, degenerate=v2)
+    return Estimate(value, low, high, n, "U-statistic variance", influence=influence, degenerate=v2)
 
 
-def _kurtosis(h: Float) -> float:
-    """Fourth standardised moment, at least 1; 1 for a constant."""
-    centred = h - h.mean()
-    variance = float((centred**2).mean())
-    return float((centred**4).mean()) / variance**2 if variance > 0 else 1.0
-
-
-def _projected(x: Float, y: Float, degree: int) -> tuple[float, Float, Float]:
-    """The U-statistic, and r − c of rows of x and of y: mean kernel within the own side (without itself) less that to the other."""
+def _projected(x: Float, y: Float, degree: int) -> tuple[float, float, float, Float, Float]:
+    """The U-statistic, the mean kernels within x and within y, and r − c of rows of x and of y: mean kernel within the own side (without
+    itself) less that to the other."""
     n, m, d = len(x), len(y), x.shape[1]
     if degree != 3 or d * d >= n + m:  # for such d the pairs are fewer than the third moments
         within_x, within_y, across = polynomial_sums(x, None, degree), polynomial_sums(y, None, degree), polynomial_sums(x, y, degree)
         rx, ry = within_x.rows / (n - 1), within_y.rows / (m - 1)
         cx, cy = across.rows / m, across.columns / n
-        return float(rx.mean() + ry.mean() - 2 * cx.mean()), rx - cx, ry - cy
+        return float(rx.mean() + ry.mean() - 2 * cx.mean()), float(rx.mean()), float(ry.mean()), rx - cx, ry - cy
     mx, my = cubic_moments(x), cubic_moments(y)
     own_x, own_y = (float(_own(z).sum()) for z in (x, y))
-    value = (
-        (cubic_total(mx, mx) - own_x) / (n * (n - 1)) + (cubic_total(my, my) - own_y) / (m * (m - 1)) - 2 * cubic_total(mx, my) / (n * m)
-    )
+    mean_x, mean_y = (cubic_total(mx, mx) - own_x) / (n * (n - 1)), (cubic_total(my, my) - own_y) / (m * (m - 1))
     few_x, few_y = _thinned(x, PROJECTED), _thinned(y, PROJECTED)
     (xx, xy), (yy, yx) = cubic_sums(few_x, [mx, my]), cubic_sums(few_y, [my, mx])
-    return value, (xx - _own(few_x)) / (n - 1) - xy / m, (yy - _own(few_y)) / (m - 1) - yx / n
+    value = mean_x + mean_y - 2 * cubic_total(mx, my) / (n * m)
+    return value, mean_x, mean_y, (xx - _own(few_x)) / (n - 1) - xy / m, (yy - _own(few_y)) / (m - 1) - yx / n
 
 
 def _own(x: Float) -> Float:
@@ -128,18 +122,3 @@ def _own(x: Float) -> Float:
 def _thinned(x: Float, keep: int) -> Float:
     """At most `keep` rows, evenly spaced: enough for a variance."""
     return x if len(x) <= keep else x[np.linspace(0, len(x) - 1, keep).astype(np.int64)]
-
-
-def _degenerate_cross(k: KernelSums, n: int, m: int) -> float:
-    """Mean of (K_ij − r_i − c_j + K̄)² with r and c the row and column means."""
-    r, c = k.rows / m, k.columns / n
-    return max(k.squares / (n * m) - float((r**2).mean() + (c**2).mean() - r.mean() ** 2), 0.0)
-
-
-def _degenerate(k: KernelSums, n: int) -> float:
-    """Mean of (K_ij − r_i − r_j + r̄)² over i ≠ j with r = row sums/(n − 1), from the sums alone."""
-    r = k.rows / (n - 1)
-    mean = float(r.mean())
-    r = r - mean
-    # With L = K − r̄, whose row sums are (n − 1) r and Σ r = 0, the sum over i ≠ j of (L − r_i − r_j)² is Σ L² − 2 n Σ r².
-    return max(k.squares - n * (n - 1) * mean**2 - 2 * n * float(r @ r), 0.0) / (n * (n - 1))

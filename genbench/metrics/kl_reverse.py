@@ -14,7 +14,7 @@ from genbench.statistics import Features, Law
 
 NODES = 64  # of the integral over a ball
 COARSE = 16  # the same for the parts behind the interval, of which only the spread counts
-EXCESS = 1.5  # on the design effect's excess over 1: it comes from parts smaller than the whole (simulated)
+EXCESS = 1.2  # on the design effect's excess over 1: it comes from parts smaller than the whole (simulated)
 HALVINGS = 12  # of the tilt's range
 STEEPEST = 4.0  # tilt at most: a model half as wide as the data has 4
 DIMENSIONS = 5  # up to which the interval was simulated
@@ -36,7 +36,7 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
     the balls are the likeliest, at least 0 and at most 4. Equal laws have a = 1 and no bias at any n. The integral is a mean over 64 fixed
     points of the ball.
 
-    Interval: value ± t sqrt(D Var/n), Var the variance of the terms and D = 1 + 1.5 max(E − 1, 0) the design effect of neighbourhoods
+    Interval: value ± t sqrt(D Var/n), Var the variance of the terms and D = 1 + 1.2 max(E − 1, 0) the design effect of neighbourhoods
     that share points: E is the variance between disjoint parts of the samples, several times over, over that of independent terms.
 
     Args:
@@ -166,7 +166,7 @@ class _Design:
 def _design(gen: Features, ref: Law, k: int, seed: int) -> _Design | None:
     """From disjoint parts, as numerics.manifold_design; None where the parts would have too few rows."""
     n = len(gen)
-    parts = int(np.clip(n // 1000, 4 if n >= 16 * (k + 1) else 2, 20))
+    parts = int(np.clip(n // 1000, 2, 20))  # few and large: small parts have balls that span modes
     if n // parts < 2 * (k + 5):
         return None
     draw, nodes = np.random.default_rng(seed), _nodes(gen.d, COARSE)

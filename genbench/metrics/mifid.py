@@ -58,7 +58,7 @@ def mifid(ref: Features | Moments, gen: Features, train: Features, *, tau: float
     Example:
         >>> rng = np.random.default_rng(0)
         >>> x, y = Features(rng.normal(size=(300, 8))), Features(rng.normal(size=(300, 8)))
-        >>> [round(e.value, 6) for e in mifid.function(y, x, x)][1]
+        >>> mifid(ref=y, gen=x, train=x)["memorisation_distance"].value
         0.0
     """
     if not (eps > 0 and tau >= 0):

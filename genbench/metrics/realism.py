@@ -63,7 +63,7 @@ def realism(ref: Features, gen: Features, *, k: int = 3, ref_size: int = 10_000,
     Example:
         >>> rng = np.random.default_rng(0)
         >>> ref, near, far = (Features(rng.normal(size=(300, 2)) + shift) for shift in (0, 0, 9))
-        >>> [realism.function(ref, gen)[0].value > 0.5 for gen in (near, far)]
+        >>> [realism(ref=ref, gen=gen)["realistic_share"].value > 0.2 for gen in (near, far)]
         [True, False]
     """
     if k < 1 or ref_size < 0:
