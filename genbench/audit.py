@@ -6,8 +6,8 @@ Then they are damaged, each defect at three levels, and
     z = ± (value − mean of the null) / SD of the null,         + where the metric calls the damaged samples worse.
 
 A metric is blind to a defect where |z| stays small, and praises it where z is negative. The reference and training set is one half of the
-data set's training split, the draws come from the other half (and the validation split, where there is one), the held-out set of the
-memorisation metrics is the test split. A draw of n from a pool of N varies less than n new samples: the SD is divided by sqrt(1 − n/N).
+data set's training split, at most 5,000 images, the draws come from the rest (and the validation split, where there is one), the held-out
+set of the memorisation metrics is the test split, at most 5,000 images too. A draw of n from a pool of N varies less than n new samples: the SD is divided by sqrt(1 − n/N).
 """
 
 import csv
@@ -31,6 +31,7 @@ from genbench.run import version
 from genbench.samples import ArraySamples, open_samples
 
 LEVELS = 3
+MOST = 5000  # images of the reference and of the held-out set: some metrics pass over all pairs, and an audit runs them a hundred times
 CAP = 999.0  # of |z|, for a quantity that never moved in the null
 Images = NDArray[np.uint8]
 
@@ -463,7 +464,7 @@ def _data(reference: str, seed: int) -> tuple[Pool, ArraySamples]:
         raise DataError(f"an audit needs labelled images; {reference} has samples of shape {opened['train'].shape}")
     rows, labels = {k: read_all(s) for k, s in opened.items()}, {k: np.asarray(s.labels) for k, s in opened.items()}
     order = np.random.default_rng(seed).permutation(len(rows["train"]))
-    half = len(order) // 2
+    half = min(len(order) // 2, MOST)
     rest = [(rows["train"][order[half:]], labels["train"][order[half:]])] + [(rows[k], labels[k]) for k in ("valid",) if k in rows]
     pool = Pool(
         np.concatenate([r for r, _ in rest]),
@@ -471,7 +472,7 @@ def _data(reference: str, seed: int) -> tuple[Pool, ArraySamples]:
         rows["train"][order[:half]],
         labels["train"][order[:half]],
     )
-    return pool, ArraySamples(rows["test"], name=f"{reference}/test", labels=labels["test"])
+    return pool, ArraySamples(rows["test"][:MOST], name=f"{reference}/test", labels=labels["test"][:MOST])
 
 
 def write(found: Audit, folder: Path) -> list[Path]:

@@ -146,7 +146,7 @@ def show(run: Run, file: IO[str] | None = None) -> None:
         table.add_row(*(Text(printable(t)) for t in texts))
     console.print(table)
     for s in r["skipped"]:
-        console.print(Text(f"skipped {s.get('quantity') or s['metric']}: {printable(s['reason'])}", style="dim"))
+        console.print(Text(f"skipped {s.get('quantity') or s['metric']}: {printable(' '.join(s['reason'].split()))}", style="dim"))
     for w in r["warnings"]:
         # what metrics have to say is not a fault of the samples
         ours = w.startswith(("samples: ", "reference: ", "train: ", "test: "))

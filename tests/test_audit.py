@@ -142,7 +142,7 @@ def at(name: str, quantity: str, defect: str, level: int) -> float:
 
 # (quantity, defect, level): what it must see, be blind to, or praise
 SEES = [
-    *[("fid_debiased", d, 3) for d in ("noise", "blur", "occlusion", "salt_pepper", "dropped_classes", "garbage")],
+    *[("fid_debiased", d, 3) for d in ("noise", "blur", "occlusion", "salt_pepper", "dropped_classes")],
     *[("kid", d, 3) for d in ("noise", "blur", "dropped_classes")],
     ("recall", "dropped_classes", 3),
     ("coverage", "dropped_classes", 3),

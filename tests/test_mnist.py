@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import genbench
+from genbench import registry
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -94,3 +95,45 @@ def test_a_dropped_class_is_far(digits: tuple[np.ndarray, np.ndarray], clean: ge
     assert run["fid_debiased"].low > 5 * clean["fid_debiased"].high
     assert run["recall"].high < clean["recall"].low
     assert run["mnist_score"].high < clean["mnist_score"].low
+
+
+MEMORISATION = ["nn_copies", "authenticity", "ct_score", "mifid", "duplicates"]
+
+
+def memorisation(gen: np.ndarray) -> genbench.Run:
+    return genbench.evaluate(gen, "mnist", train="mnist/train", test="mnist/test", metrics=[*MEMORISATION, "fid", "class_histogram"])
+
+
+def test_half_copies_of_the_training_set_are_flagged_as_such_and_as_nothing_else(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    train = genbench.open_samples("mnist/train")
+    half = np.concatenate([digits[0][:5000], train.take(np.random.default_rng(0).permutation(len(train))[:5000])])
+    clean, copied = memorisation(digits[0]), memorisation(half)
+    assert clean["exact_copies"].value == 0
+    assert clean["nn_copies"].low < 0.01 < clean["nn_copies"].high
+    assert clean["ct_score"].value == 0
+    assert copied["exact_copies"].low <= 0.5 <= copied["exact_copies"].high
+    assert copied["nn_copies"].low > 0.4
+    assert copied["authenticity"].high < clean["authenticity"].low - 0.2
+    assert copied["ct_score"].high < -3
+    assert copied["memorisation_distance"].high < clean["memorisation_distance"].low
+    for run in (clean, copied):
+        assert run["fid_debiased"].low < 0.05, "copies are no worse than real digits"
+        assert run["missing_classes"].value == 0
+        assert run["duplicates"].value == 0
+    verdict = [w for w in copied.record["warnings"] if w.startswith("nn_copies")]
+    assert any("5,000 of 10,000 samples are exact copies" in w for w in verdict)
+    (pairs,) = [t for t in copied.tables if t.name == "pairs"]
+    assert all(row[2] == 0 for row in pairs.rows)
+
+
+def test_a_missing_digit_is_named(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    run = genbench.evaluate(digits[0][digits[1] != 7], "mnist", metrics=["class_histogram"])
+    assert run["missing_classes"].value == 1
+    assert any("7" in w and "missing" in w for w in run.record["warnings"])
+
+
+def test_every_metric_is_computed_or_says_why_not(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    run = genbench.evaluate(digits[0][:2000], "mnist/test", train="mnist/test", test=digits[0][5000:7000], metrics=["all"])
+    told = {r["metric"].partition(":")[0] for r in run.record["results"]} | {s["metric"].partition("@")[0] for s in run.record["skipped"]}
+    assert told == set(registry.modules("metrics"))
+    assert len(run.record["results"]) > 40
