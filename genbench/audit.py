@@ -7,7 +7,8 @@ Then they are damaged, each defect at three levels, and
 
 A metric is blind to a defect where |z| stays small, and praises it where z is negative. The reference and training set is one half of the
 data set's training split, at most 5,000 images, the draws come from the rest (and the validation split, where there is one), the held-out
-set of the memorisation metrics is the test split, at most 5,000 images too. A draw of n from a pool of N varies less than n new samples: the SD is divided by sqrt(1 − n/N).
+set of the memorisation metrics is the test split, at most 5,000 images too. A draw of n from a pool of N varies less than n new samples:
+the SD is divided by sqrt(1 − n/N).
 """
 
 import csv
