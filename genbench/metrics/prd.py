@@ -13,7 +13,7 @@ from genbench.statistics import Features
 Vector = NDArray[np.float64]
 BETA = 8.0
 DRAWS = 100
-HALF = 2.2  # half width in standard errors (simulated)
+HALF = 2.35  # half width in standard errors (simulated)
 FIRST = 1e-10  # the first angle, and the last one's distance from π/2, as in the authors' code
 CURVE = 101  # points in the table
 
@@ -37,7 +37,7 @@ def prd(ref: Features, gen: Features, *, clusters: int = 20, angles: int = 1001,
         ref: reference features (m, d).
         gen: generated features (n, d); the larger side is cut to the smaller one's size, or else the clusters would be mostly its own.
         clusters: k-means clusters of the union; fewer where there are fewer distinct rows.
-        angles: points of the curve, at least 3.
+        angles: points of the curve, 3 to 10,000.
         runs: clusterings.
         seed: of the cut and of the clusterings.
 
@@ -47,8 +47,8 @@ def prd(ref: Features, gen: Features, *, clusters: int = 20, angles: int = 1001,
 
         Interval, for the expectation at this n: the standard deviation of 100 bootstrap draws of the rows of both sides with their clusters
         (no neighbours are involved: copies do no harm), times (1 − value)/(1 − mean of the draws), since a draw adds its own floor to the
-        sample's and noise grows with it; with half the variance of the runs' mean, for clusters that move. Half width 2.2 of these; it is
-        skewed to the left, so the interval is taken on the scale of sqrt(1 − value), as for KID. None below 8 samples a side.
+        sample's and noise grows with it; and the variance of the mean of the runs. Half width 2.35 standard errors; values are skewed to
+        the left, so the interval is taken on the scale of sqrt(1 − value), as for KID. None below 8 samples a side.
 
     Note:
         Sees how mass is spread over clusters, not what is within one: blur, copies and missing details are invisible to it; with few
@@ -64,8 +64,8 @@ def prd(ref: Features, gen: Features, *, clusters: int = 20, angles: int = 1001,
         >>> f1_8.value > 0.9 > 0.6 > f8.value
         True
     """
-    if clusters < 2 or angles < 3 or runs < 1:
-        raise UsageError(f"prd needs clusters >= 2, angles >= 3 and runs >= 1, found {clusters}, {angles} and {runs}")
+    if clusters < 2 or not 3 <= angles <= 10_000 or runs < 1:
+        raise UsageError(f"prd needs clusters >= 2, angles from 3 to 10,000 and runs >= 1, found {clusters}, {angles} and {runs}")
     n, m = len(gen), len(ref)
     size = min(n, m)
     if size < 1:
@@ -97,7 +97,7 @@ def prd(ref: Features, gen: Features, *, clusters: int = 20, angles: int = 1001,
         best = int(np.argmax(factor * precision))
         between = float((factor * each)[:, best].var(ddof=1)) / runs if runs > 1 else 0.0
         floor = (1 - value + 1 / size) / (1 - float(draws.mean()) + 1 / size)
-        half = HALF * sqrt(floor**2 * float(draws.var(ddof=1)) + between / 2)
+        half = HALF * sqrt(floor**2 * float(draws.var(ddof=1)) + between)
         shift = half**2 / (4 * max(1 - value, half)) if half > 0 else 0.0
         low, high = max(value - half - shift, 0.0), min(value + half - shift, 1.0)
         out.append(Estimate(value, low, high, n, "bootstrap of rows", notes=notes, details=(table,)))
