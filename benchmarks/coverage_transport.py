@@ -1,7 +1,7 @@
 """Coverage settings of the transport distances and of the divergences from laws with a known density.
 
-Targets: sliced_wasserstein_debiased and kl_forward in closed form (its mean over replications for the exponential law), kl_reverse from
-400,000 samples; sliced_wasserstein and wasserstein2, for their expectation at these sizes, from the replications.
+Targets: sliced_wasserstein_debiased, mind_debiased and kl_forward in closed form (the mean over replications for the exponential law),
+kl_reverse from 400,000 samples; sliced_wasserstein, mind and wasserstein2, for their expectation at these sizes, from the replications.
 """
 
 import math
@@ -46,6 +46,15 @@ def sliced() -> Iterator[Setting]:
     ):
         targets = {} if true is None else {debiased: true}
         yield Setting("sliced_wasserstein", law, d, n, m, 400, sides(gen, ref, n, m), targets)
+
+
+def monge() -> Iterator[Setting]:
+    for law, d, n, gen, ref, true in (
+        ("equal Gaussians", 16, 200, normal(16), normal(16), 0.0),
+        ("Gaussians stretched by 1.5", 16, 200, normal(16, 0.0, 1.5), normal(16), 3 * 16 * 0.25),
+        ("exponential and Gaussian", 4, 200, exponential(4), normal(4), None),
+    ):
+        yield Setting("mind", law, d, n, n, 200, sides(gen, ref, n, n), {} if true is None else {"mind_debiased": true})
 
 
 def assigned() -> Iterator[Setting]:
@@ -121,5 +130,5 @@ def reverse() -> Iterator[Setting]:
 
 def settings() -> Iterator[Setting]:
     """Of all four metrics."""
-    for group in (sliced, assigned, forward, reverse):
+    for group in (sliced, monge, assigned, forward, reverse):
         yield from group()

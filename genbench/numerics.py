@@ -433,10 +433,14 @@ class Manifold:
     Args:
         value: (4,) means of the units below.
         variance: (4,) variance of a unit: gen in any ref ball, ref in any gen ball, ref balls around gen over k, any gen in ref's ball.
+        hanging: (4,) variance of the value that comes from single large balls: for precision Σ (u/n)² with u the gen rows that one ref
+            ball alone holds, where they are more than 2 %; for recall likewise; for density with all that the ball holds over k; 0 for
+            coverage.
     """
 
     value: NDArray[np.float64]
     variance: NDArray[np.float64]
+    hanging: NDArray[np.float64]
 
 
 def manifold(gen: Features, ref: Features, k: int, closed: bool = True) -> Manifold:
@@ -456,7 +460,8 @@ def manifold(gen: Features, ref: Features, k: int, closed: bool = True) -> Manif
 
 def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int, closed: bool) -> Manifold:
     n, m = len(gen), len(ref)
-    precise, recalled, covered, inside = np.zeros(n, bool), np.zeros(m, bool), np.zeros(m, bool), np.zeros(n)
+    held, inside, holds = np.zeros(m), np.zeros(n), np.zeros(m)
+    owner_g, owner_r = np.zeros(n), np.zeros(m)  # sums of the holders' numbers: the holder, where there is one
     product = _Product(ref, gen, _single(ref, gen))
     norm_r, norm_g = product.nx.numpy(), product.ny.numpy()
     for a, b in _bounds(m):
@@ -474,11 +479,16 @@ def _balls(gen: Float, ref: Float, radius_g: Float, radius_r: Float, k: int, clo
             d2[unsure] = squared_differences(ref, i[unsure], gen, j[unsure])
             d2 *= 1 - SAME if closed else 1 + SAME
             in_ref, in_gen = (d2 <= radius if closed else d2 < radius for radius in (radius_r[i], radius_g[j]))
+            held += np.bincount(i[in_ref], minlength=m)
             inside += np.bincount(j[in_ref], minlength=n)
-            precise[j[in_ref]] = covered[i[in_ref]] = True
-            recalled[i[in_gen]] = True
-    units = (precise, recalled, inside / k, covered)
-    return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]))
+            holds += np.bincount(i[in_gen], minlength=m)
+            owner_g += np.bincount(j[in_ref], i[in_ref], minlength=n)
+            owner_r += np.bincount(i[in_gen], j[in_gen], minlength=m)
+    units = (inside > 0, holds > 0, inside / k, held > 0)
+    owned = (np.bincount(owner[alone].astype(np.int64)) for owner, alone in ((owner_g, inside == 1), (owner_r, holds == 1)))
+    shares = [u / size for u, size in zip(owned, (n, m), strict=True)] + [held / (n * k)]
+    hanging = [(share[share > 0.02] ** 2).sum() for share in shares] + [0.0]
+    return Manifold(np.array([u.mean() for u in units]), np.array([u.var() for u in units]), np.array(hanging))
 
 
 def manifold_design(gen: Features, ref: Features, k: int, seed: int) -> NDArray[np.float64] | None:
@@ -704,7 +714,7 @@ def mmd_interval(value: float, lift: float, influence_x: Float, influence_y: Flo
     """
     var_x, var_y = float(influence_x.var(ddof=1)) / n, float(influence_y.var(ddof=1)) / m
     v1 = var_x + var_y
-    noise = var_x**2 * (_kurtosis(influence_x) - 1) / len(influence_x) + var_y**2 * (_kurtosis(influence_y) - 1) / len(influence_y)
+    noise = var_x**2 * (kurtosis(influence_x) - 1) / len(influence_x) + var_y**2 * (kurtosis(influence_y) - 1) / len(influence_y)
     return square_interval(value, lift, v1, v2, student95(max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9))
 
 
@@ -713,6 +723,7 @@ def square_interval(value: float, lift: float, v1: float, v2: float, t: float) -
 
     Along the effect the estimate is a square, (√θ + noise)² less its mean, and the other directions add noise of their own. `along` is
     four times the variance of the first: v1 over the biased estimate, which 2 v2 of noise and θ share; at least what v1 − 2 v2 asks for.
+    As θ is not negative, the lower end stops a quarter of the noise below zero, or below the estimate where that is negative.
 
     Args:
         value: the unbiased estimate.
@@ -725,17 +736,18 @@ def square_interval(value: float, lift: float, v1: float, v2: float, t: float) -
         half = t * float(np.sqrt(max(v1, v2, 0.0)))
         return value - half, value + half
     along = max(v1 / max(value + lift, 0.05 * lift), (v1 - 2 * v2) / max(value, 2 * float(np.sqrt(v2))))
-    # An effect in a steeper direction than the mean one is short at the upper end; sqrt(8 v2) is `along` were there no other direction
-    steep = max(along, 0.8 * along + 0.2 * float(np.sqrt(8 * v2)))
+    # An effect in a steeper direction than the mean one is short at the upper end. sqrt(8 v2) is `along` were there one direction only:
+    # with one there is none steeper, with very many each weighs little
+    steep = along * max(2 - along / float(np.sqrt(8 * v2)), 1.0)
     ends = []
     for slope, sign in ((along, -1), (steep, 1)):
         root = float(np.sqrt(max(value + slope / 4, 0.0)))
         end = max(root + sign * t * float(np.sqrt(slope)) / 2, 0.0) ** 2
         ends.append(value + sign * float(np.sqrt(max(sign * (end - value), 0.0) ** 2 + t**2 * max(v2 - slope**2 / 8, 0.0))))
-    return ends[0], ends[1]
+    return max(ends[0], min(value, 0.0) - 0.25 * float(np.sqrt(v2))), ends[1]
 
 
-def _kurtosis(h: Float) -> float:
+def kurtosis(h: Float) -> float:
     """Fourth standardised moment, at least 1; 1 for a constant."""
     centred = h - h.mean()
     variance = float((centred**2).mean())

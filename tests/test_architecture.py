@@ -13,10 +13,10 @@ SOURCES = sorted((ROOT / "genbench").rglob("*.py")) + sorted((ROOT / "baselines"
 # A module may import at its top level, or inside functions, only modules of its own layer's index or a lower one.
 LAYERS = [
     {"errors", "estimate", "files"},
-    {"statistics", "numerics", "likelihood", "histograms"},
+    {"statistics", "numerics", "likelihood", "histograms", "transport"},
     {"metric", "registry", "protocol", "presets"},
     {"metrics", "preprocess", "images", "archives", "arrays", "samples", "models", "extractor"},
-    {"extractors", "datasets", "training"},
+    {"extractors", "datasets", "training", "densities"},
     {"baselines"},
     {"cache", "parallel", "run"},
     {"evaluation", "audit", "comparison", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing"},
@@ -78,7 +78,7 @@ def test_a_metric_sees_only_statistics(path: Path) -> None:
     for imported in imports(path, top_level=False):
         assert imported.split(".")[0] not in {"torch", "torchvision", "PIL"}, f"{path.name} imports {imported}"
         if own(imported) is not None:
-            allowed = {"errors", "estimate", "statistics", "numerics", "likelihood", "histograms", "metric"}
+            allowed = {"errors", "estimate", "statistics", "numerics", "likelihood", "histograms", "transport", "metric"}
             assert own(imported) in allowed, f"{path.name} imports {imported}"
 
 
@@ -86,7 +86,9 @@ def test_a_metric_sees_only_statistics(path: Path) -> None:
 def test_a_baseline_sees_models_training_and_datasets(path: Path) -> None:
     for imported in imports(path, top_level=False):
         if own(imported) is not None:
-            assert own(imported) in {"models", "training", "datasets", "registry", "samples", "errors"}, f"{path.name} imports {imported}"
+            assert own(imported) in {"models", "training", "densities", "datasets", "registry", "samples", "errors"}, (
+                f"{path.name} imports {imported}"
+            )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

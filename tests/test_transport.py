@@ -10,6 +10,7 @@ from genbench.errors import UsageError
 from genbench.estimate import Estimate, Undefined
 from genbench.metrics.kl_forward import kl_forward
 from genbench.metrics.kl_reverse import _nodes, _terms, kl_reverse
+from genbench.metrics.mind import mind
 from genbench.metrics.sliced_wasserstein import _directions, sliced_wasserstein
 from genbench.metrics.wasserstein2 import _potential, wasserstein2
 from genbench.statistics import Features, Law, LogLikelihood
@@ -63,6 +64,36 @@ def test_sliced_of_a_shift_is_its_square_over_d(d: int) -> None:
 def test_sliced_of_a_scaled_copy() -> None:
     x = normal(1, 60, 4)
     assert sliced(3 * x, x).value == pytest.approx(4 * float((x**2).sum(axis=1).mean()) / 4, rel=1e-9)
+
+
+def test_mind_is_3d_times_the_mean_of_sorted_differences() -> None:
+    """Against the definition, with directions of its own: 20,000 of them leave 1 %."""
+    x, y = normal(1, 60, 5), 1.5 * normal(2, 60, 5) + 0.3
+    u = np.random.default_rng(9).standard_normal((20_000, 5))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    wanted = 3 * 5 * float(((np.sort(x @ u.T, axis=0) - np.sort(y @ u.T, axis=0)) ** 2).mean())
+    found = mind.function(Features(y), Features(x), directions=20_000)[0]
+    assert found.value == pytest.approx(wanted, rel=0.02)
+    fewer = mind.function(Features(y), Features(x), directions=1000)[0]
+    error = float(fewer.notes[0].rpartition(" ")[2])
+    assert abs(fewer.value - wanted) < 4 * error < 0.2 * wanted
+
+
+def test_mind_of_a_shift_is_three_times_its_square() -> None:
+    x, v = normal(1, 100, 8), np.arange(8.0)
+    found = mind.function(Features(x), Features(x + v), directions=20_000)[0]
+    assert found.value == pytest.approx(3 * float(v @ v), rel=0.05)
+
+
+def test_mind_cuts_the_larger_side_and_its_lines_do_not_depend_on_blocks() -> None:
+    x, y = Features(normal(1, 50, 4)), Features(normal(2, 80, 4))
+    found = mind.function(y, x, directions=130, seed=3)
+    by_hand = mind.function(y.cut(50, 3), x, directions=130, seed=3)
+    assert [e.value for e in found] == [e.value for e in by_hand]
+    assert "cut to 50" in found[0].notes[0]
+    assert mind.function(y, x, directions=130, seed=3, equal=False)[0].value != found[0].value
+    with pytest.raises(UsageError, match="directions >= 1"):
+        mind.function(y, x, directions=0)
 
 
 @pytest.mark.parametrize("measure", [sliced, debiased, assigned])
