@@ -88,8 +88,8 @@ def settings() -> Iterator[Setting]:
     )
     for metric in ("prd", "alpha_precision_beta_recall", "clipped"):
         for law, d, n, gen, ref in laws:
-            yield Setting(metric, law, d, n, n, 200, pair(gen, ref, n, n))
-    yield Setting("alpha_precision_beta_recall", "Gaussians apart", 4, 200, 800, 200, pair(gaussian(4, 1.0), gaussian(4), 200, 800))
+            yield Setting(metric, law, d, n, n, 200 if metric == "prd" else 400, pair(gen, ref, n, n))
+    yield Setting("alpha_precision_beta_recall", "Gaussians apart", 4, 200, 800, 400, pair(gaussian(4, 1.0), gaussian(4), 200, 800))
     yield Setting("clipped", "equal Gaussians", 64, 1000, 1000, 200, pair(gaussian(64), gaussian(64), 1000, 1000))
     for law, d, count, distance, noise, n, m in (
         ("10 classes apart", 8, 10, 1.0, 1.0, 500, 300),

@@ -10,12 +10,12 @@ import json
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench import leaderboard, models, registry
+from genbench import leaderboard, models, registry, training
 from genbench import protocol as _protocol
 from genbench.errors import DataError, FailedError, GenbenchError, UsageError, near_miss
 from genbench.files import write_atomic
@@ -71,6 +71,7 @@ class Suite:
         tasks: datasets.
         baselines: names; None for every baseline that has a recipe.
         seeds: training seeds per baseline.
+        budget: such as "5min": what recipes are taken of the baselines that have BUDGETS; None for RECIPES as they stand.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Suite:
     tasks: tuple[Task, ...]
     baselines: tuple[str, ...] | None = None
     seeds: int = 3
+    budget: str | None = None
 
 
 QUICK = ("test_set", "train_replay", "train_noise", "one_class", "blurred", "uniform_noise", "gmm", "kde", "independent")
@@ -95,6 +97,13 @@ SUITES = {
         Suite("toy2d", "every baseline on the 2-D toys", tuple(Task(t, "vectors") for t in TOYS)),
         Suite("digits", "every baseline on scikit-learn's digits", (Task("digits", "images"),)),
         Suite("mnist", "every baseline on MNIST", (Task("mnist", "images"),)),
+        Suite(
+            "mnist-dynbin",
+            "likelihoods and samples on dynamically binarised MNIST, 5 minutes of training each",
+            (Task("mnist-dynbin", "images"),),
+            seeds=1,
+            budget="5min",
+        ),
     )
 }
 
@@ -164,7 +173,7 @@ def protocol_of(task: Task) -> Protocol:
 
 
 def plan(
-    chosen: Suite, folder: Path, *, only: Sequence[str] = (), seeds: int | None = None
+    chosen: Suite, folder: Path, *, only: Sequence[str] = (), seeds: int | None = None, budget: str | None = None
 ) -> tuple[list[Cell], list[tuple[str, str, str]]]:
     """The suite's cells, and what is left out: (dataset, baseline, why).
 
@@ -173,7 +182,9 @@ def plan(
         folder: where the boards are, to see what is done.
         only: names of baselines; none for the suite's own. An installed baseline that the suite does not list may be named too.
         seeds: training seeds per baseline.
+        budget: of training; None for the suite's own.
     """
+    budget = budget or chosen.budget
     count = chosen.seeds if seeds is None else seeds
     if count < 1:
         raise UsageError(f"seeds is at least 1, found {count}")
@@ -191,7 +202,11 @@ def plan(
         done = _done(board)
         for name in names:
             module = registry.module("baselines", name)
-            config = models.recipe(module, task.dataset, shape[task.kind])
+            try:
+                config = models.recipe(module, task.dataset, shape[task.kind], budget)
+            except UsageError as e:  # it has budgets, this one is not among them
+                left_out.append((task.dataset, name, str(e)))
+                continue
             if config is None:
                 left_out.append((task.dataset, name, f"no recipe for {task.kind}; it has {', '.join(module.RECIPES)}"))
                 continue
@@ -212,6 +227,8 @@ def _done(board: Path) -> dict[str, Run]:
         try:
             run = Run.load(path)
         except DataError as e:
+            if isinstance(e.__cause__, OSError):  # which does not make it a bad one
+                raise DataError(f"{e}; check the disk, or give yourself permission to read it, then run again") from e
             print(f"genbench: {printable(e)}; set aside as {printable(path.name)}.damaged and computed again", file=sys.stderr)
             path.replace(path.with_name(path.name + ".damaged"))
             continue
@@ -226,6 +243,8 @@ def bench(
     *,
     only: Sequence[str] = (),
     seeds: int | None = None,
+    budget: str | None = None,
+    device: str = "auto",
     dry_run: bool = False,
     out: str | Path | None = None,
     publish: bool = False,
@@ -238,6 +257,8 @@ def bench(
         suite: a name ("quick"), or one made by hand.
         only: names of the baselines to run; none for all of the suite's.
         seeds: training seeds per baseline; None for the suite's own.
+        budget: of training, such as "1min"; None for the suite's own.
+        device: that trains and samples: auto, cpu or cuda.
         dry_run: print the plan and stop; torch is not imported.
         out: folder for records, tables and checkpoints; None for ./genbench-runs/SUITE.
         publish: write records and tables into the project's leaderboards/ instead.
@@ -255,7 +276,7 @@ def bench(
     chosen = find(suite) if isinstance(suite, str) else suite
     work = Path(out) if out is not None else Path("genbench-runs") / chosen.name
     boards = _published() if publish else work
-    cells, left_out = plan(chosen, boards, only=only, seeds=seeds)
+    cells, left_out = plan(chosen, boards, only=only, seeds=seeds, budget=budget)
     if dry_run:
         _show_plan(chosen, cells, left_out, boards)
         return []
@@ -272,7 +293,8 @@ def bench(
             runs.append(cell.done)
             continue
         try:
-            run = run_cell(cell, data[cell.task], work / "models", cache)
+            with training.session(device=device, progress=progress):
+                run = run_cell(cell, data[cell.task], work / "models", cache)
         except CELL_FAULTS as e:
             why = f"{type(e).__name__}: {e}"
             failed.append(f"{cell.baseline} on {cell.task.dataset}, seed {cell.seed}: {why}")
@@ -299,7 +321,7 @@ def bench(
 
 
 def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | None) -> Run:
-    """Train, save, sample and score one cell.
+    """Train, save, sample and score one cell. What a killed run had trained of it is continued.
 
     Args:
         cell: what to do.
@@ -309,11 +331,9 @@ def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | N
     """
     from genbench.evaluation import evaluate
 
-    started = time.perf_counter()
-    model: models.Model = cell.module.train(cell.config, data, seed=cell.seed, out=None)
-    seconds = time.perf_counter() - started
-    provenance = models.describe(cell.baseline, cell.module, model, passed={}, seed=cell.seed, dataset=cell.task.dataset)
-    models.save_model(folder / cell.protocol.name / cell.label, model, provenance)
+    home = folder / cell.protocol.name / cell.label
+    model = train(cell.baseline, cell.module, cell.config, data, seed=cell.seed, out=home)
+    provenance = model.provenance
     n = cell.protocol.n or len(data.test if data.test is not None else data.train)
     roles = {role for spec in cell.protocol.specs for role in registry.metric(spec.name).needs}
     run = evaluate(
@@ -323,8 +343,39 @@ def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | N
         train=data.train if "train" in roles else None,
         test=data.test if "test" in roles else None,
     )
-    run.record["timing"]["training_seconds"] = round(seconds, 3)  # timing is no part of the record's id
+    run.record["timing"]["training_seconds"] = round(model.seconds or 0.0, 3)  # timing is no part of the record's id
     return run
+
+
+def train(
+    name: str,
+    module: types.ModuleType | Any,
+    config: models.Config,
+    data: TrainingData,
+    *,
+    seed: int,
+    out: Path,
+    passed: Mapping[str, Any] | None = None,
+) -> models.Model:
+    """Train a baseline and save it; an interrupted training in the folder is continued, its state goes when the model is saved.
+
+    Args:
+        name: of the baseline.
+        module: its module.
+        config: resolved settings.
+        data: to learn from.
+        seed: of everything random.
+        out: the run folder.
+        passed: what the user asked for, for the record.
+    """
+    started = time.perf_counter()
+    model: models.Model = module.train(config, data, seed=seed, out=out)
+    if model.seconds is None:  # not trained by training.fit, which counts what came before an interruption too
+        model.seconds = time.perf_counter() - started
+    model.provenance = models.describe(name, module, model, passed=passed or {}, seed=seed, dataset=data.name)
+    models.save_model(out, model, model.provenance, training_seconds=round(model.seconds, 3))
+    training.discard(out)
+    return model
 
 
 def generated(model: models.Model, n: int, *, seed: int, provenance: dict[str, Any]) -> "Samples":
@@ -349,7 +400,8 @@ def open_data(task: Task) -> TrainingData:
     opened = {s: open_samples(f"{task.dataset}/{s}") for s in ("train", "test", "valid") if s in splits}
     if "train" not in opened:
         raise UsageError(f"dataset {task.dataset} has no training split, it has {', '.join(splits)}; a suite needs one")
-    data = TrainingData(task.dataset, opened["train"], opened.get("test"), opened.get("valid"))
+    redraw = getattr(registry.dataset(task.dataset), "redraw", lambda name: None)(task.dataset)
+    data = TrainingData(task.dataset, opened["train"], opened.get("test"), opened.get("valid"), redraw)
     if data.images != (task.kind == "images"):
         raise UsageError(f"the suite says that {task.dataset} has {task.kind}, its shape is {data.shape}; mend the suite")
     return data

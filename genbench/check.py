@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import models, registry
+from genbench import models, registry, training
 from genbench.errors import DataError, FailedError, MissingError, UsageError, near_miss
 from genbench.models import TrainingData
 from genbench.run import printable
@@ -177,7 +177,7 @@ def _cases(name: str, module: Any) -> Iterator[_Case]:
     """The baseline on every kind of data that it has a recipe for."""
     found = False
     for data in (_vectors(), _images()):
-        config = models.recipe(module, data.name, data.shape)
+        config = models.recipe(module, data.name, data.shape, "smoke")
         if config is not None:
             found = True
             yield _Case(name, module, config, data)
@@ -319,7 +319,7 @@ def honest_flags(case: _Case) -> None:
     _expect(bool(np.isfinite(found).all()), "expected finite log-likelihoods of held-out data, found NaN or infinity")
     _expect(case.model.dims == int(np.prod(case.data.shape)), f"expected dims = {int(np.prod(case.data.shape))}, found {case.model.dims}")
     if case.model.measure == "mass":
-        _expect(bool((found <= 1e-9).all()), f"expected log mass at most 0, found {found.max():.3g}")
+        _expect(bool((found <= _rounding(case)).all()), f"expected log mass at most 0, found {found.max():.3g}")
 
 
 def one_by_one(case: _Case) -> None:
@@ -328,14 +328,15 @@ def one_by_one(case: _Case) -> None:
     whole = case.density.log_prob(x)
     alone = np.concatenate([case.density.log_prob(x[i : i + 1]) for i in range(len(x))])
     worst = float(np.abs(whole - alone).max())
-    loose = 1e-9 * (1 + float(np.abs(whole).max()))
+    loose = _rounding(case) * (1 + float(np.abs(whole).max()))
     _expect(worst <= loose, f"expected the same log_prob alone and in a batch, found a difference of {worst:.3g}")
 
 
 def sums_to_one(case: _Case) -> None:
     """exp(log_prob) sums or integrates to one (to at most one for a lower bound)"""
     total, _ = case.total
-    bound, loose = case.density.bound, 1e-9 if case.data.images else 0.02  # a grid meets a jump of the density with an error of its step
+    bound = case.density.bound
+    loose = 10 * _rounding(case) if case.data.images else 0.02  # a grid meets a jump of the density with an error of its step
     if bound == "exact":
         _expect(abs(total - 1) <= loose, f"expected a total of 1 ± {loose:g}, found {total:.6f}")
     elif bound == "lower":
@@ -351,8 +352,52 @@ def samples_follow(case: _Case) -> None:
     _, entropy = case.total
     found = case.density.log_prob(np.asarray(case.model.sample(4000, seed=3)))
     se = float(found.std(ddof=1)) / np.sqrt(len(found))
-    slack = 5 * se + (1e-9 if case.data.images else 0.03)
+    slack = 5 * se + (10 * _rounding(case) if case.data.images else 0.03)
     _expect(abs(found.mean() + entropy) <= slack, f"expected a mean of {-entropy:.4f} ± {slack:.4f}, found {found.mean():.4f}")
+
+
+def _rounding(case: _Case) -> float:
+    return float(getattr(case.model, "ROUNDING", models.Model.ROUNDING))
+
+
+def sees_only_the_past(case: _Case) -> None:
+    """autoregressive: conditionals add up to log_prob, and none changes with a part that is drawn after it"""
+    if not getattr(case.model, "autoregressive", False):
+        raise NotApplicable("is not autoregressive")
+    x = case.held_out[:8]
+    before = np.asarray(case.model.conditionals(x))
+    total = case.density.log_prob(x)
+    loose = _rounding(case) * (1 + float(np.abs(total).max()))
+    worst = float(np.abs(before.sum(axis=1) - total).max())
+    _expect(worst <= loose, f"expected conditionals that add up to log_prob, found a difference of {worst:.3g}")
+    part, moved = np.asarray(case.model.parts), False
+    for place in range(case.model.dims):
+        other = x.reshape(len(x), -1).copy()
+        other[:, place] = 255 - other[:, place] if case.data.images else other[:, place] + 0.5
+        changed = np.abs(np.asarray(case.model.conditionals(other.reshape(x.shape))) - before).max(axis=0) > 0
+        early = int(changed[: part[place]].sum())
+        _expect(not early, f"expected no part before {part[place]} to see coordinate {place}, found {early} that do")
+        moved |= bool(changed[part[place] + 1 :].any())
+    _expect(moved, "expected some part to depend on those before it, found that none does")
+
+
+def resumes(case: _Case) -> None:
+    """a training that was stopped in the middle and went on is the training that was not, bit for bit"""
+    steps = getattr(case.config, "steps", None)
+    if steps is None or not issubclass(case.module.Model, training.TorchModel):
+        raise NotApplicable("is not trained in steps")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        try:
+            with training.session(stop_after=max(1, steps // 2)):
+                case.module.train(case.config, case.data, seed=0, out=out)
+        except training.Stopped:
+            pass
+        else:
+            raise Broken("expected train to pass its steps and `out` to training.fit, found that it did not stop when told to")
+        found, wanted = case.module.train(case.config, case.data, seed=0, out=out).arrays(), case.model.arrays()
+    for key, value in wanted.items():
+        _expect(np.array_equal(value, found[key]), f"expected the same {key!r} after a resumed training, found another")
 
 
 def _total(case: _Case) -> tuple[float, float]:
@@ -400,6 +445,8 @@ LAWS: tuple[Callable[[_Case], None], ...] = (
     one_by_one,
     sums_to_one,
     samples_follow,
+    sees_only_the_past,
+    resumes,
 )
 SAMPLER_LAWS = (right_samples, same_seed, prefixes)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.errors import DataError, UsageError, near_miss
+from genbench.errors import DataError, GenbenchError, UsageError, near_miss
 from genbench.files import write_atomic
+from genbench.images import shown
 
 if TYPE_CHECKING:
     from genbench.samples import Samples
 
-FORMAT = 1
+FORMAT = 2  # 2: model.json has a digest of its own
 ROLES = ("model", "ceiling", "floor", "planted", "diagnostic")
 """How a leaderboard shows a baseline: a contestant; the best that is possible; a level that every model must beat; a planted cheat;
 a control with one known defect."""
@@ -114,12 +115,15 @@ class TrainingData:
         train: the training split.
         test: the test split: for oracles only, no model may fit on it or choose by it.
         valid: the split to choose settings on; None where the dataset has none.
+        redraw: (numbers of training rows, generator) -> those rows, drawn anew: for data that are a law rather than a set, such as grey
+            values that are probabilities. A minibatch is drawn with it; `train` is one fixed draw. None for a fixed set.
     """
 
     name: str
     train: "Samples"
     test: "Samples | None" = None
     valid: "Samples | None" = None
+    redraw: Callable[[NDArray[np.int64], np.random.Generator], NDArray[Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,6 +207,7 @@ class Model(ABC):
 
     SHARD: ClassVar[int] = 256
     PREFIX: ClassVar[bool] = True  # sample(n)[:m] is sample(m); False where the draws depend on n
+    ROUNDING: ClassVar[float] = 1e-9  # what rounding may do to log_prob, as a share of 1 + |log p|
 
     def __init__(
         self, config: Any, shape: tuple[int, ...], *, notes: tuple[str, ...] = (), chosen: Mapping[str, Any] | None = None
@@ -212,6 +217,7 @@ class Model(ABC):
         self.notes = tuple(notes)
         self.chosen = dict(chosen or {})
         self.provenance: dict[str, Any] = {}
+        self.seconds: float | None = None  # of training, where training counts them
 
     @abstractmethod
     def shard(self, index: int, seed: int) -> NDArray[Any]:
@@ -333,13 +339,40 @@ class Replay(Model):
 # -- recipes -----------------------------------------------------------------------------------------------------------------------
 
 
-def recipe(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...]) -> Any | None:
-    """The Config of a baseline for a dataset: by name, else by kind ("images", "vectors"), else "*"; None where it does not apply."""
+def recipe(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...], budget: str | None = None) -> Any | None:
+    """The Config of a baseline for a dataset: by name, else by kind ("images", "vectors"), else "*"; None where it does not apply.
+
+    A baseline whose training can be short or long has BUDGETS beside RECIPES: by dataset (or kind, or "*") and budget, the settings that
+    differ from the recipe's: `BUDGETS = {"mnist-dynbin": {"1min": {"steps": 2000}, "5min": {}, "20min": {"hidden": (4096,)}}}`.
+    And it has SMOKE, by kind: `SMOKE = {"images": Config(steps=50, hidden=(16,))}`, which trains in under 2 seconds on the small data of
+    `genbench check`; it is the budget "smoke" of every dataset of that kind.
+
+    Args:
+        module: the baseline.
+        dataset: its name.
+        shape: of one sample.
+        budget: such as "5min"; None for the recipe as it stands. A baseline without BUDGETS has one recipe for all.
+
+    Raises:
+        UsageError: the baseline has budgets for this dataset, and this one is not among them.
+    """
+    kind = "images" if len(shape) == 3 else "vectors"
+    smoke: Mapping[str, Any] = getattr(module, "SMOKE", {})
+    if budget == "smoke":
+        if kind in smoke:
+            return smoke[kind]
+        budget = None
     recipes: Mapping[str, Any] = module.RECIPES
-    for key in (dataset, "images" if len(shape) == 3 else "vectors", "*"):
-        if key in recipes:
-            return recipes[key]
-    return None
+    key = next((k for k in (dataset, kind, "*") if k in recipes), None)
+    if key is None:
+        return None
+    budgets: Mapping[str, Any] = getattr(module, "BUDGETS", {})
+    found = next((budgets[k] for k in (dataset, kind, "*") if k in budgets), None)
+    if budget is None or found is None:
+        return recipes[key]
+    if budget not in found:
+        raise near_miss(budget, [*found, "smoke"] if kind in smoke else found, f"budget on {dataset}")
+    return dataclasses.replace(recipes[key], **found[budget])
 
 
 def role(module: types.ModuleType | Any) -> str:
@@ -381,6 +414,12 @@ class _Saved:
     baseline: dict[str, Any]
     sha256: str
     extra: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""  # sha256 of all other fields
+
+    def sealed(self) -> dict[str, Any]:
+        """The fields with their digest."""
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "digest"}
+        return fields | {"digest": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
 
 
 def save_model(folder: str | Path, model: Model, provenance: Mapping[str, Any] | None = None, **extra: Any) -> Path:
@@ -406,7 +445,7 @@ def save_model(folder: str | Path, model: Model, provenance: Mapping[str, Any] |
     saved = _Saved(FORMAT, model.shape, found, hashlib.sha256(data).hexdigest(), dict(extra))
     (folder / "model.json").unlink(missing_ok=True)
     write_atomic(folder / "model.safetensors", data)
-    write_atomic(folder / "model.json", (json.dumps(dataclasses.asdict(saved), indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(folder / "model.json", (json.dumps(saved.sealed(), indent=1, sort_keys=True) + "\n").encode())
     return folder
 
 
@@ -436,10 +475,15 @@ def load_model(folder: str | Path, module: types.ModuleType | Any | None = None)
         saved = _Saved(**raw)
     except FileNotFoundError as e:
         raise DataError(f"{folder}: a trained baseline's folder has model.json, found none; train it again") from e
-    except (OSError, ValueError, TypeError) as e:
-        raise DataError(f"{path}: not a readable checkpoint ({e}); train the baseline again") from e
-    if not isinstance(saved.format, int) or saved.format > FORMAT:
-        raise DataError(f"{path}: written by a newer genbench (format {saved.format}, this one reads up to {FORMAT}); upgrade genbench")
+    except (OSError, ValueError, TypeError, RecursionError) as e:
+        raise DataError(f"{path}: not a readable checkpoint ({shown(str(e))}); train the baseline again") from e
+    if type(saved.format) is not int or saved.format > FORMAT:
+        raise DataError(f"{path}: written by a newer genbench (format {saved.format!r}, this one reads up to {FORMAT}); upgrade genbench")
+    if saved.format > 1 and saved.digest != saved.sealed()["digest"]:
+        raise DataError(f"{path}: changed after it was written (its digest is another one); train the baseline again")
+    shape = saved.shape
+    if not isinstance(shape, list) or len(shape) not in (1, 3) or not all(type(s) is int and 0 < s < 2**24 for s in shape):
+        raise DataError(f"{path}: a shape is [d] or [c, h, w], found {shape!r}; train the baseline again")
     try:
         data = (folder / "model.safetensors").read_bytes()
         arrays = load(data) if hashlib.sha256(data).hexdigest() == saved.sha256 else None
@@ -449,10 +493,14 @@ def load_model(folder: str | Path, module: types.ModuleType | Any | None = None)
         raise DataError(f"{folder}/model.safetensors: its sha256 is not the one in model.json; train the baseline again")
     if not isinstance(saved.baseline, dict) or not {"name", "config"} <= set(saved.baseline):
         raise DataError(f"{path}: expected the baseline's name and config, found {saved.baseline!r}; train the baseline again")
-    home = module if module is not None else registry.module("baselines", str(saved.baseline["name"]))
-    config = home.Config.from_dict(saved.baseline["config"])
-    model: Model = home.Model.from_arrays(config, arrays, tuple(saved.shape))
-    model.notes = tuple(saved.baseline.get("notes", ()))
-    model.chosen = dict(saved.baseline.get("chosen", {}))
+    try:
+        home = module if module is not None else registry.module("baselines", str(saved.baseline["name"]))
+        model: Model = home.Model.from_arrays(home.Config.from_dict(saved.baseline["config"]), arrays, tuple(saved.shape))
+        model.notes = tuple(saved.baseline.get("notes", ()))
+        model.chosen = dict(saved.baseline.get("chosen", {}))
+    except GenbenchError as e:
+        raise type(e)(f"{path}: {e}") from e
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as e:
+        raise DataError(f"{path}: its settings do not fit its arrays ({type(e).__name__}: {e}); train the baseline again") from e
     model.provenance = dict(saved.baseline)
     return model

@@ -164,7 +164,7 @@ class Progress:
         self._start = self._last = 0.0
         self._from = 0
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if what != self._what:
             self._what, self._start, self._last, self._from = what, now, 0.0, done
@@ -176,7 +176,7 @@ class Progress:
         rate = (done - self._from) / seconds if seconds > 0 and done > self._from else None
         speed = f", {rate:,.0f}/s" if rate else ""
         left = f", {(total - done) / rate:,.0f} s left" if rate and not ended else ""
-        line = f"{what}: {done:,} of {total:,}{speed}{left}"
+        line = f"{what}: {done:,} of {total:,}{speed}{left}{f', {note}' if note else ''}"
         if self.live:
             self.file.write(f"\r\x1b[K{line}" + ("\n" if ended else ""))
         else:

@@ -414,7 +414,7 @@ def test_changed_arrays_are_noticed(tmp_path):
     [
         ("format", 99, "newer genbench"),
         ("surprise", 1, "not a readable checkpoint"),
-        ("baseline", {}, "name and config"),
+        ("baseline", {}, "changed after it was written"),
     ],
 )
 def test_changed_description_is_noticed(tmp_path, key, value, match):
@@ -427,11 +427,16 @@ def test_changed_description_is_noticed(tmp_path, key, value, match):
 
 def test_checkpoint_of_a_baseline_that_is_not_installed_names_the_near_miss(tmp_path):
     saved(tmp_path)
-    path = tmp_path / "model.json"
-    raw = json.loads(path.read_text())
-    raw["baseline"]["name"] = "independant"
-    path.write_text(json.dumps(raw))
+    model = models.load_model(tmp_path)
+    models.save_model(tmp_path, model, model.provenance | {"name": "independant"})
     with pytest.raises(UsageError, match="did you mean 'independent'"):
+        models.load_model(tmp_path)
+
+
+def test_description_without_the_baselines_settings_is_noticed(tmp_path):
+    model = saved(tmp_path)
+    models.save_model(tmp_path, model, {"name": "independent"})
+    with pytest.raises(DataError, match="name and config"):
         models.load_model(tmp_path)
 
 
