@@ -62,8 +62,8 @@ def c2st(ref: Features, gen: Features, *, folds: int = 5, classifier: str = "ker
 
     Note:
         Blind to what its features do not hold, and to copies of the training data. Grows with n where the laws differ: compare at equal
-        n only. In samples of thousands a hardly visible artefact (a resize, a JPEG) suffices for an accuracy of 1, and other writers of the same
-        digits are seen: MNIST's test set against its training set reads 0.53, in pixels too, two halves of the training set 0.50.
+        n only. In samples of thousands a hardly visible artefact (a resize, a JPEG) suffices for an accuracy of 1, and other writers
+        of the same digits are seen: MNIST's test set against its training set reads 0.53, in pixels too, two parts of the latter 0.50.
 
     References:
         Revisiting Classifier Two-Sample Tests (Lopez-Paz & Oquab, 2017), section 3 and eq. 2.
