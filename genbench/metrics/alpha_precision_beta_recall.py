@@ -16,7 +16,7 @@ Vector = NDArray[np.float64]
 EXCESS = 1.5  # on the design effect's excess over 1: it has 30 degrees of freedom and comes from parts smaller than the whole (simulated)
 CURVE = 101  # levels in the table
 DRAWS = 100
-PRECISION_HALF, RECALL_HALF = 2.1, 2.0  # half widths in standard errors (simulated)
+PRECISION_HALF, RECALL_HALF = 2.25, 2.0  # half widths in standard errors (simulated)
 BRIDGE = 4 * (7 / 60 - pi / 32)  # variance of 2 ∫|B| of a Brownian bridge B
 
 
@@ -56,7 +56,7 @@ def alpha_precision_beta_recall(ref: Features, gen: Features, *, k: int = 1, see
         up to noise, which lowers it by 0.63 sqrt(1/n + 1/m) on average. beta_recall of equal laws is about the chance to be covered,
         1 − 2^−k: 0.5 for k = 1; it is 1 only where every ref row is covered.
 
-        Interval, for the expectation at this n. alpha_precision: 2.1 standard errors from 100 bootstrap draws of the rows of both sides,
+        Interval, for the expectation at this n. alpha_precision: 2.25 standard errors from 100 bootstrap draws of the rows of both sides,
         and so of the mean of ref (no neighbours are involved: copies do no harm), at least those of equal laws; the estimate is skewed to
         the left, so the interval is taken on the scale of sqrt(1 − value), as for KID. beta_recall: influences of ref rows with the design
         effect D of shared neighbours, found by parting both sides into 4 to 20 parts, several times, and taken as 1 + 1.5 (D − 1); value
