@@ -93,13 +93,6 @@ def collapsed_pair(d: int) -> Law:
     return Law("collapsed generator", lambda r, n: 0.1 * s * r.standard_normal((n, d)), lambda r, n: s * r.standard_normal((n, d)), fd)
 
 
-def apart_pair(d: int, shift: float) -> Law:
-    """Standard Gaussians whose first coordinates lie `shift` apart."""
-    step = np.eye(d)[0] * shift
-    name = f"Gaussians {shift:g} SD apart"
-    return Law(name, lambda r, n: r.standard_normal((n, d)) + step, lambda r, n: r.standard_normal((n, d)), shift**2)
-
-
 def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
     """(law, d, n, m, replications) of the metrics on features."""
     if which == "fid":
@@ -137,8 +130,6 @@ def vector_settings(which: str) -> Iterator[tuple[Law, int, int, int, int]]:
             yield gaussian_pair(d, 0.5, 1.2), d, n, m, count
             yield skewed_pair(d, 0.5), d, n, m, count
     else:
-        for d, shift in ((2, 1.0), (2, 2.0), (2, 3.0), (4, 3.0), (8, 4.0)):  # the outermost balls of ref decide
-            yield apart_pair(d, shift), d, 500, 500, 300
         for d, n, m, count in ((2, 300, 300, 300), (16, 500, 500, 150), (64, 1000, 1000, 60), (2048, 500, 500, 240)):
             yield gaussian_pair(d, 0, 1), d, n, m, count
             yield gaussian_pair(d, 0.5, 1.2), d, n, m, count
