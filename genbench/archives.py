@@ -355,6 +355,8 @@ class Zip(Container):
                 if info.is_dir():
                     if has_image_suffix(key.rstrip(b"/")):
                         self._bad(listing, key, "a folder, expected an image", "rename or remove the folder")
+                    elif info.file_size:
+                        self._bad(listing, key, f"a folder by name, yet of {info.file_size:,} bytes", "pack the archive again")
                     continue
                 member = self._member(key, _InZip(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC))
                 if cause is not None:
@@ -437,6 +439,12 @@ def zip_directory(path: Path) -> tuple[list[zipfile.ZipInfo], dict[int, int]]:
     try:
         with zipfile.ZipFile(path) as z:
             infos, end = z.infolist(), z.start_dir
+        with open(path, "rb") as f:  # a wrong length in the directory swallows the entries behind it
+            f.seek(max(0, os.path.getsize(path) - 2**16 - 22))
+            mark = f.read().rpartition(b"PK\x05\x06")[2]
+        count = int.from_bytes(mark[6:8], "little")
+        if count != 0xFFFF and (len(infos) - count) % 2**16:
+            raise zipfile.BadZipFile(f"its directory has {len(infos):,} entries, its end says {count:,}")
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, UnicodeDecodeError) as e:
         raise DataError(f"{shown(str(path))}: truncated or damaged zip file ({shown(str(e))}); copy it again, or pack it again") from e
     offsets = sorted({i.header_offset for i in infos})
@@ -576,6 +584,8 @@ class Tar(Container):
                 key = _plain(info.name)
                 # A stream has no way back: a member that may be an image is taken whole at once.
                 data = self._take(stream, member) if self._compressed and suffix_of(key) not in _OTHERS and not _is_litter(key) else None
+                if data is not None and len(data) < info.size:
+                    continue  # cut off: the archive's end says so
                 if suffix_of(key) == b".cls":
                     _label(listing, self._raw_prefix + key, self._take(stream, member))
                 elif self._sort_out(key, listing, lambda m=member, d=data: self._take(stream, m, 1024) if d is None else d[:1024]):
@@ -635,14 +645,29 @@ class Tar(Container):
     def _check_end(self, stream: _Stream, listing: Listing) -> None:
         name = f"{self.prefix}{shown(self.path.name)}"
         mend = "copy the archive again, or pack it again"
+        last, at = stream.last, stream.tell()
+        if not self._end and not last.strip(b"\0"):
+            self._end = self._behind(stream)
         if self._end:
             listing.bad.append((name, f"truncated or damaged tar archive ({self._end}): the members behind that are missing", mend))
-        elif stream.last.strip(b"\0"):
+        elif last.strip(b"\0"):
             listing.bad.append(
-                (name, f"damaged tar archive (no valid header before byte {stream.tell():,}): the members behind that are missing", mend)
+                (name, f"damaged tar archive (no valid header before byte {at:,}): the members behind that are missing", mend)
             )
-        elif len(stream.last) < tarfile.BLOCKSIZE:
+        elif len(last) < tarfile.BLOCKSIZE:
             listing.notes.append(f"{name} has no end mark; if its writing was interrupted, members are missing")
+
+    @staticmethod
+    def _behind(stream: _Stream) -> str:
+        """What is wrong behind the end mark, where there are only zeros in a whole archive: one blanked header looks like an end mark."""
+        at = stream.tell()
+        try:
+            while part := stream.read(2**20):
+                if part.strip(b"\0"):
+                    return f"an end mark before byte {at:,}, but the file goes on: a blanked block, or archives that were joined"
+        except _STREAM_ERRORS as e:
+            return shown(str(e))
+        return ""
 
     def _take(self, stream: _Stream, member: Member, first: int | None = None) -> bytes:
         offset, size = member.where

@@ -13,7 +13,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, overload
+from tokenize import TokenError
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ BLOCK = 2048
 """Samples that one call of a generator function is asked for; its seed depends on (seed, block number) alone."""
 DIM = "no pixel is above 1 of 255; if 1 means white, multiply the images by 255"
 """The warning for black images and for binary ones saved as 0 and 1."""
+HEADER_BYTES = 2**16
+"""Bytes of the header of an array; NumPy's own limit is 10,000, but it reads first."""
 LISTED = 20
 """Bad items that an error names before it counts the rest."""
 
@@ -105,8 +108,12 @@ class _Header(NamedTuple):
 def _npy_header(f: Any, what: str) -> _Header:
     try:
         version = np.lib.format.read_magic(f)
+        at = f.tell()
+        if version != (1, 0) and (length := int.from_bytes(f.read(4), "little")) > HEADER_BYTES:  # NumPy would make room for all of it
+            raise ValueError(f"a header of {length:,} bytes")
+        f.seek(at)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(f) if version == (1, 0) else np.lib.format.read_array_header_2_0(f)
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError, UnicodeDecodeError) as e:
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, TokenError) as e:  # TokenError: NumPy's repair of old headers
         raise DataError(f"{what}: truncated or damaged array ({shown(str(e))}); save it again with np.save or np.savez") from e
     if dtype.names:
         raise DataError(
@@ -117,16 +124,24 @@ def _npy_header(f: Any, what: str) -> _Header:
             f"{what}: expected numbers, found an array of type {dtype} (pickled objects run code when they are read, so they are "
             "refused); save it as uint8 or float32"
         )
+    if any(size < 0 for size in shape):
+        raise DataError(f"{what}: damaged array (its header says shape {shape}); save it again with np.save or np.savez")
     return _Header(tuple(shape), fortran, dtype, f.tell())
 
 
-def _map(path: Path, header: _Header, offset: int, available: int, what: str) -> NDArray[Any]:
+def _check_bytes(header: _Header, available: int, what: str) -> int:
+    """The bytes of the array, if that is what the file has: fewer are a truncated one, more are another array or a damaged shape."""
     needed = header.dtype.itemsize * int(np.prod(header.shape, dtype=object))
-    if available < needed:
-        raise DataError(
-            f"{what}: truncated array, expected {needed:,} bytes for shape {header.shape}, found {available:,}; copy or save it again"
+    if available != needed:
+        cause, mend = (
+            ("truncated array", "copy or save it again") if available < needed else ("more than one array", "save one array a file")
         )
-    if needed == 0:
+        raise DataError(f"{what}: {cause}, expected {needed:,} bytes for shape {header.shape}, found {available:,}; {mend}")
+    return needed
+
+
+def _map(path: Path, header: _Header, offset: int, available: int, what: str) -> NDArray[Any]:
+    if _check_bytes(header, available, what) == 0:
         return np.empty(header.shape, header.dtype)
     return np.memmap(path, header.dtype, "r", offset, header.shape, "F" if header.fortran else "C")
 
@@ -208,12 +223,24 @@ def open_npz(path: Path) -> dict[str, Rows]:
             if info.compress_type == zipfile.ZIP_STORED:
                 raw.seek(info.header_offset + 26)
                 start = info.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
+                _check_sum(raw, start, info, label)
                 found[name] = _map(path, header, start + header.size, info.file_size - header.size, label)
             elif header.fortran and len(header.shape) > 1:
                 raise DataError(f"{label}: compressed in Fortran order, which cannot be read row by row; save np.ascontiguousarray(x)")
             else:
+                _check_bytes(header, info.file_size - header.size, label)
                 found[name] = ZipRows(path, info, header)
     return found
+
+
+def _check_sum(raw: BinaryIO, start: int, info: zipfile.ZipInfo, label: str) -> None:
+    """Refuse a stored array whose bytes are not those that were written: a mapped one would be read without its checksum."""
+    raw.seek(start)
+    left, found = info.file_size, 0
+    while left > 0 and (part := raw.read(min(left, 2**19))):
+        found, left = zlib.crc32(part, found), left - len(part)
+    if found != info.CRC:
+        raise DataError(f"{label}: damaged (wrong checksum); copy or save the file again")
 
 
 class TensorRows:
@@ -375,7 +402,7 @@ def conversion(
         raise DataError(f"{what}: expected numbers, found type {dtype}; save it as uint8 or float32")
     if value_range is not None:
         value_range = _checked_range(value_range)
-    if images and dtype == np.uint8 and value_range in (None, (0.0, 255.0)):
+    if images and dtype == np.uint8:  # bytes are bytes, whatever range the other side's floats have
         return _as_is, [DIM] if _is_dim(rows) else []
     if images and dtype.kind == "b":
         return _Scaled(0, 1), ["images are boolean; False became 0 and True 255"]

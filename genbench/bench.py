@@ -2,31 +2,35 @@
 
 A suite is data: tasks (datasets under their protocols), baselines and a number of seeds. A cell is one (task, baseline, config, seed). Its
 record's place is `<out>/<protocol>/runs/`, its checkpoint's `<out>/models/`. A cell whose record is there, with the same config and the
-same protocol hash, is not computed again. A cell that fails is recorded under `<out>/<protocol>/failures/`, counted in the table, tried
-again next time, and does not stop the others.
+same protocol hash, is not computed again; what a killed run had trained of one is continued. A cell that fails is recorded under
+`<out>/<protocol>/failures/`, counted in the table, tried again next time, and does not stop the others.
+
+A budget is a number of steps, so that it can be done again. Where a baseline has none for a time, its steps are measured once and kept in
+`<out>/budgets.json`.
 """
 
+import dataclasses
 import json
 import sys
-import time
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench import leaderboard, models, registry, training
+from genbench import leaderboard, models, registry, trained, training
 from genbench import protocol as _protocol
 from genbench.errors import DataError, FailedError, GenbenchError, UsageError, near_miss
-from genbench.files import write_atomic
+from genbench.files import listed, write_atomic
 from genbench.models import TrainingData
 from genbench.protocol import Protocol
 from genbench.run import Run, printable
+from genbench.trained import Choice
 
 if TYPE_CHECKING:
     from genbench.samples import Samples
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[..., None]
 
 # What a cell may die of without ending the suite. Interrupts and exits are not here; neither is anything that says the program itself is
 # broken beyond the cell.
@@ -71,7 +75,7 @@ class Suite:
         tasks: datasets.
         baselines: names; None for every baseline that has a recipe.
         seeds: training seeds per baseline.
-        budget: such as "5min": what recipes are taken of the baselines that have BUDGETS; None for RECIPES as they stand.
+        budget: such as "5min": for how long the baselines that learn in steps are trained; None for RECIPES as they stand.
     """
 
     name: str
@@ -121,6 +125,8 @@ class Cell:
         seed: of training and of sampling.
         board: folder of its record.
         done: its record, if there is one.
+        passed: the budget, where the suite has one.
+        seconds: time whose steps are still to be measured; None where the settings are final.
     """
 
     task: Task
@@ -131,16 +137,28 @@ class Cell:
     seed: int
     board: Path
     done: Run | None
+    passed: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """Baseline and settings."""
+        return Choice(self.baseline, self.module, self.config, self.passed, self.seconds)
 
     @property
     def label(self) -> str:
         """For people and file names: no character that a file system minds."""
-        return f"{self.baseline}-{self.config.hash[:8]}-seed{self.seed}"
+        return label(self.baseline, self.config.to_dict(), self.seed)
 
     @property
     def failure(self) -> Path:
         """Where a failure is recorded."""
         return self.board / "failures" / f"{self.label}.json"
+
+
+def label(baseline: str, settings: Mapping[str, Any], seed: int) -> str:
+    """Name of a cell's folder."""
+    return f"{baseline.replace(':', '-')}-{models.settings_hash(settings)[:8]}-seed{seed}"
 
 
 def find(name: str) -> Suite:
@@ -173,7 +191,13 @@ def protocol_of(task: Task) -> Protocol:
 
 
 def plan(
-    chosen: Suite, folder: Path, *, only: Sequence[str] = (), seeds: int | None = None, budget: str | None = None
+    chosen: Suite,
+    folder: Path,
+    *,
+    only: Sequence[str] = (),
+    seeds: int | None = None,
+    budget: str | None = None,
+    work: Path | None = None,
 ) -> tuple[list[Cell], list[tuple[str, str, str]]]:
     """The suite's cells, and what is left out: (dataset, baseline, why).
 
@@ -183,16 +207,15 @@ def plan(
         only: names of baselines; none for the suite's own. An installed baseline that the suite does not list may be named too.
         seeds: training seeds per baseline.
         budget: of training; None for the suite's own.
+        work: where the measured budgets are kept; None for the same folder.
     """
     budget = budget or chosen.budget
     count = chosen.seeds if seeds is None else seeds
     if count < 1:
         raise UsageError(f"seeds is at least 1, found {count}")
-    installed = registry.modules("baselines")
     for name in only:
-        if name not in installed:
-            raise near_miss(name, installed, "baseline")
-    names = list(dict.fromkeys(only)) or list(chosen.baselines if chosen.baselines is not None else installed)
+        trained.named(name)
+    names = list(dict.fromkeys(only)) or list(chosen.baselines if chosen.baselines is not None else _every())
     shape = {"images": (1, 1, 1), "vectors": (1,)}
     cells: list[Cell] = []
     left_out: list[tuple[str, str, str]] = []
@@ -201,19 +224,64 @@ def plan(
         board = folder / found.name
         done = _done(board)
         for name in names:
-            module = registry.module("baselines", name)
-            try:
-                config = models.recipe(module, task.dataset, shape[task.kind], budget)
-            except UsageError as e:  # it has budgets, this one is not among them
-                left_out.append((task.dataset, name, str(e)))
+            choice = trained.choose(name, task.dataset, shape[task.kind], budget=budget)
+            if choice is None:
+                recipes = ", ".join(models.recipes_of(*trained.named(name)))
+                left_out.append((task.dataset, name, f"no recipe for {task.kind}; it has {recipes}"))
                 continue
-            if config is None:
-                left_out.append((task.dataset, name, f"no recipe for {task.kind}; it has {', '.join(module.RECIPES)}"))
-                continue
+            choice = _known(choice, task.dataset, work or folder)
             for seed in range(count):
-                key = _key(name, config.to_dict(), seed, found.hash)
-                cells.append(Cell(task, found, name, module, config, seed, board, done.get(key)))
+                key = _key(name, choice.config.to_dict(), seed, found.hash)
+                ran = done.get(key) if choice.seconds is None else None
+                cells.append(Cell(task, found, name, choice.module, choice.config, seed, board, ran, dict(choice.passed), choice.seconds))
     return cells, left_out
+
+
+def _every() -> list[str]:
+    """All baselines, each followed by its variants."""
+    installed = registry.modules("baselines")
+    return [n for name in installed for n in (name, *(f"{name}:{v}" for v in models.variants(registry.module("baselines", name))))]
+
+
+def _budget_key(choice: Choice, dataset: str) -> str:
+    return json.dumps([choice.name, dataset, choice.passed.get("budget"), choice.config.hash, training.current().device])
+
+
+def _known(choice: Choice, dataset: str, work: Path) -> Choice:
+    """The choice with the steps that were measured for it before, if they were."""
+    if choice.seconds is None:
+        return choice
+    steps = _budgets(work).get(_budget_key(choice, dataset))
+    if steps is None:
+        return choice
+    return dataclasses.replace(choice, config=dataclasses.replace(choice.config, steps=steps), seconds=None)
+
+
+def _budgets(work: Path) -> dict[str, int]:
+    path = work / "budgets.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: not readable ({e}); delete it, and steps are measured again") from e
+    if not isinstance(found, dict) or not all(type(v) is int and v > 0 for v in found.values()):
+        raise DataError(f"{path}: expected numbers of steps, found others; delete it, and steps are measured again")
+    return found
+
+
+def _settled(cell: Cell, data: TrainingData, work: Path) -> Cell:
+    """The cell with final settings: its steps are measured, and kept for its other seeds and the next run."""
+    if cell.seconds is None:
+        return cell
+    choice = _known(cell.choice, cell.task.dataset, work)
+    if choice.seconds is not None:
+        key, choice = _budget_key(choice, cell.task.dataset), trained.measured(choice, data)
+        if choice.config != cell.config:
+            text = json.dumps(_budgets(work) | {key: choice.config.steps}, indent=1, sort_keys=True)
+            write_atomic(work / "budgets.json", (text + "\n").encode())
+    ran = _done(cell.board).get(_key(cell.baseline, choice.config.to_dict(), cell.seed, cell.protocol.hash))
+    return dataclasses.replace(cell, config=choice.config, seconds=None, done=ran)
 
 
 def _key(baseline: str, config: Any, seed: int, protocol_hash: str) -> str:
@@ -223,7 +291,7 @@ def _key(baseline: str, config: Any, seed: int, protocol_hash: str) -> str:
 def _done(board: Path) -> dict[str, Run]:
     """The records of a board by cell. A damaged one is said and left aside: its cell is computed again."""
     found = {}
-    for path in sorted((board / "runs").glob("*.json")):
+    for path in listed(board / "runs", ".json"):
         try:
             run = Run.load(path)
         except DataError as e:
@@ -234,7 +302,8 @@ def _done(board: Path) -> dict[str, Run]:
             continue
         baseline = run.record["subject"].get("baseline")
         if baseline:
-            found[_key(baseline["name"], baseline["config"], baseline["seed"], run.record["protocol"]["hash"])] = run
+            settings = trained.completed(baseline["name"], baseline["config"])
+            found[_key(baseline["name"], settings, baseline["seed"], run.record["protocol"]["hash"])] = run
     return found
 
 
@@ -276,7 +345,8 @@ def bench(
     chosen = find(suite) if isinstance(suite, str) else suite
     work = Path(out) if out is not None else Path("genbench-runs") / chosen.name
     boards = _published() if publish else work
-    cells, left_out = plan(chosen, boards, only=only, seeds=seeds, budget=budget)
+    with training.session(device=device):
+        cells, left_out = plan(chosen, boards, only=only, seeds=seeds, budget=budget, work=work)
     if dry_run:
         _show_plan(chosen, cells, left_out, boards)
         return []
@@ -294,7 +364,8 @@ def bench(
             continue
         try:
             with training.session(device=device, progress=progress):
-                run = run_cell(cell, data[cell.task], work / "models", cache)
+                cell = _settled(cell, data[cell.task], work)
+                run = cell.done or run_cell(cell, data[cell.task], work / "models", cache)
         except CELL_FAULTS as e:
             why = f"{type(e).__name__}: {e}"
             failed.append(f"{cell.baseline} on {cell.task.dataset}, seed {cell.seed}: {why}")
@@ -321,7 +392,7 @@ def bench(
 
 
 def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | None) -> Run:
-    """Train, save, sample and score one cell. What a killed run had trained of it is continued.
+    """Train, sample and score one cell. What a killed run had trained of it is continued.
 
     Args:
         cell: what to do.
@@ -329,62 +400,47 @@ def run_cell(cell: Cell, data: TrainingData, folder: Path, cache: str | Path | N
         folder: for the checkpoint.
         cache: of extracted features.
     """
+    home = folder / cell.protocol.name / cell.label
+    model = trained.finished(home, cell.choice, data, cell.seed) or trained.build(cell.choice, data, seed=cell.seed, out=home)
+    return score(model, cell.protocol, data, seed=cell.seed, cache=cache)
+
+
+def score(model: models.Model, protocol: Protocol, data: TrainingData, *, seed: int, n: int | None = None, cache: str | Path | None) -> Run:
+    """Score a trained baseline under a protocol, with what it cost.
+
+    Args:
+        model: with its provenance.
+        protocol: resolved.
+        data: that it was trained on.
+        seed: of its samples.
+        n: how many; None for the protocol's.
+        cache: of extracted features.
+    """
     from genbench.evaluation import evaluate
 
-    home = folder / cell.protocol.name / cell.label
-    model = train(cell.baseline, cell.module, cell.config, data, seed=cell.seed, out=home)
-    provenance = model.provenance
-    n = cell.protocol.n or len(data.test if data.test is not None else data.train)
-    roles = {role for spec in cell.protocol.specs for role in registry.metric(spec.name).needs}
+    n = n or protocol.n or len(data.test if data.test is not None else data.train)
+    roles = {role for spec in protocol.specs for role in registry.metric(spec.name).needs}
     run = evaluate(
-        generated(model, n, seed=cell.seed, provenance=provenance),
-        protocol=cell.protocol,
+        generated(model, n, seed=seed),
+        protocol=protocol,
         cache=cache,
+        device=str(training.device()),
         train=data.train if "train" in roles else None,
         test=data.test if "test" in roles else None,
+        progress=training.current().progress,
     )
-    run.record["timing"]["training_seconds"] = round(model.seconds or 0.0, 3)  # timing is no part of the record's id
+    timing = run.record["timing"]  # no part of the record's id
+    timing["training_seconds"] = round(model.seconds or 0.0, 3)
+    timing["samples_per_second"] = float(f"{model.draw_count / model.draw_seconds:.4g}")
     return run
 
 
-def train(
-    name: str,
-    module: types.ModuleType | Any,
-    config: models.Config,
-    data: TrainingData,
-    *,
-    seed: int,
-    out: Path,
-    passed: Mapping[str, Any] | None = None,
-) -> models.Model:
-    """Train a baseline and save it; an interrupted training in the folder is continued, its state goes when the model is saved.
-
-    Args:
-        name: of the baseline.
-        module: its module.
-        config: resolved settings.
-        data: to learn from.
-        seed: of everything random.
-        out: the run folder.
-        passed: what the user asked for, for the record.
-    """
-    started = time.perf_counter()
-    model: models.Model = module.train(config, data, seed=seed, out=out)
-    if model.seconds is None:  # not trained by training.fit, which counts what came before an interruption too
-        model.seconds = time.perf_counter() - started
-    model.provenance = models.describe(name, module, model, passed=passed or {}, seed=seed, dataset=data.name)
-    models.save_model(out, model, model.provenance, training_seconds=round(model.seconds, 3))
-    training.discard(out)
-    return model
-
-
-def generated(model: models.Model, n: int, *, seed: int, provenance: dict[str, Any]) -> "Samples":
+def generated(model: models.Model, n: int, *, seed: int) -> "Samples":
     """n samples of a model as a set to score, with the model's provenance for the record."""
     from genbench.samples import open_samples
 
-    model.provenance = dict(provenance)
     found = open_samples(model, n=n, seed=seed)
-    found.name = provenance["name"]
+    found.name = model.provenance["name"]
     return found
 
 
@@ -394,14 +450,7 @@ def open_data(task: Task) -> TrainingData:
     Raises:
         MissingError: the dataset is not there.
     """
-    from genbench.samples import open_samples
-
-    splits = registry.dataset(task.dataset).SPLITS
-    opened = {s: open_samples(f"{task.dataset}/{s}") for s in ("train", "test", "valid") if s in splits}
-    if "train" not in opened:
-        raise UsageError(f"dataset {task.dataset} has no training split, it has {', '.join(splits)}; a suite needs one")
-    redraw = getattr(registry.dataset(task.dataset), "redraw", lambda name: None)(task.dataset)
-    data = TrainingData(task.dataset, opened["train"], opened.get("test"), opened.get("valid"), redraw)
+    data = trained.open_data(task.dataset)
     if data.images != (task.kind == "images"):
         raise UsageError(f"the suite says that {task.dataset} has {task.kind}, its shape is {data.shape}; mend the suite")
     return data

@@ -1,13 +1,14 @@
 """Content-addressed shards of features on disk.
 
 The key is everything that can change the bits: the samples' digests, the extractor with its weights and preprocessing, the
-shard's bounds, the forward batch and the format's version. A folder's name is never part of it.
+shard's bounds, the forward batch and the format's version. A folder's name is never part of it. A shard carries the digest of its key
+and arrays; whatever is wrong with the folder or a file in it costs time and no number.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.files import write_atomic
+from genbench.files import sweep, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_root() -> Path:
@@ -35,8 +36,8 @@ def key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps({"format": FORMAT} | parts, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    h = hashlib.sha256()
+def _digest(k: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    h = hashlib.sha256(k.encode())
     for name in sorted(arrays):
         a = np.ascontiguousarray(arrays[name])
         h.update(f"{name}{a.dtype.str}{a.shape}".encode())
@@ -53,31 +54,29 @@ class Cache:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
-        self._broken = False
+        self._damaged = 0
+        self._broken: str | None = None
 
     def _path(self, k: str) -> Path:
         assert self.root is not None
         return self.root / "features" / k[:2] / f"{k}.safetensors"
 
     def get(self, k: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays of a key, None where there are none or where the file is damaged (said on stderr, then recomputed)."""
+        """The arrays of a key; None where there are none, or none that are whole (said once on stderr)."""
         if self.root is None:
             return None
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        path = self._path(k)
-        try:
-            arrays = dict(load(path.read_bytes()))
-            wanted = bytes(arrays.pop("sha256")).hex()
-            if _digest(arrays) == wanted:
-                return arrays
-            why = "its digest does not match"
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, KeyError, ValueError) as e:
-            why = str(e)
-        print(f"genbench: cache file {path.name} is damaged ({why}); computed again", file=sys.stderr)
+        found = _read(self._path(k), k)
+        if not isinstance(found, str):
+            if found is not None:
+                sweep(self._path(k).parent)  # another process may have died over the same shard
+            return found
+        self._damaged += 1
+        if self._damaged == 1:
+            print(
+                f"genbench: cache file {self._path(k)}: {found}; computed again, and so is every such one (genbench cache verify lists "
+                "them)",
+                file=sys.stderr,
+            )
         return None
 
     def put(self, k: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -87,29 +86,59 @@ class Cache:
         from safetensors.numpy import save
 
         contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-        digest = np.frombuffer(bytes.fromhex(_digest(contiguous)), np.uint8)
+        digest = np.frombuffer(bytes.fromhex(_digest(k, contiguous)), np.uint8)
         try:
             write_atomic(self._path(k), save(contiguous | {"sha256": digest}))
         except OSError as e:
-            self._broken = True
+            self._broken = e.strerror or str(e)
             print(
-                f"genbench: cannot write the cache {self.root} ({e.strerror or e}); going on without it. Set GENBENCH_CACHE to a "
+                f"genbench: cannot write the cache {self.root} ({self._broken}); going on without it. Set GENBENCH_CACHE to a "
                 "writable folder with free space",
                 file=sys.stderr,
             )
+
+    def faults(self) -> list[str]:
+        """What was wrong with the cache so far; no number depends on it."""
+        found = [f"{self._damaged:,} damaged cache files were computed again"] if self._damaged else []
+        return found + ([f"the cache could not be written ({self._broken})"] if self._broken else [])
 
     def entries(self) -> Iterator[Path]:
         """The files of all stored shards."""
         if self.root is not None:
             yield from sorted((self.root / "features").glob("??/*.safetensors"))
 
-    def verify(self) -> list[Path]:
-        """The files whose digest does not match."""
-        return [p for p in self.entries() if self.get(p.stem) is None]
+    def verify(self) -> Iterator[tuple[Path, str]]:
+        """Every damaged file with what is wrong with it."""
+        for path in self.entries():
+            found = _read(path, path.stem)
+            if isinstance(found, str):
+                yield path, found
 
-    def clear(self) -> int:
-        """Delete all stored shards; returns their number."""
-        found = len(list(self.entries()))
-        if self.root is not None and (self.root / "features").is_dir():
-            shutil.rmtree(self.root / "features")
-        return found
+    def clear(self) -> tuple[int, int]:
+        """Delete all stored shards, and what a killed process left of others; returns the shards' number and the bytes freed."""
+        shards = freed = 0
+        if self.root is not None:
+            for path in (self.root / "features").glob("??/*"):
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    size = path.stat().st_size
+                    path.unlink()
+                    shards += path.suffix == ".safetensors"
+                    freed += size
+        return shards, freed
+
+
+def _read(path: Path, k: str) -> dict[str, NDArray[Any]] | str | None:
+    """The arrays of a shard, None where there is no file, or what is wrong with it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = dict(load(path.read_bytes()))
+        wanted = bytes(arrays.pop("sha256")).hex()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        return f"it cannot be read ({e.strerror or e})"
+    except (SafetensorError, KeyError, ValueError, TypeError) as e:
+        return f"it is damaged or no shard ({e})"
+    return arrays if _digest(k, arrays) == wanted else "it is damaged, or the shard of another key: its digest does not match"

@@ -1,10 +1,12 @@
 """The command line: parse, call one public function, print. Nothing heavy is imported at the top.
 
-Results go to stdout; progress and warnings go to stderr. Exit codes: 0 ok, 1 a gate or cell failed, 2 usage or bad data,
-3 weights or data missing, 130 interrupted.
+Results go to stdout; progress and warnings go to stderr. Exit codes: 0 ok, 1 a gate or cell failed, 2 usage, bad data, or a disk or memory
+that failed, 3 weights or data missing, 130 interrupted by Ctrl-C or SIGTERM.
 """
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,7 +63,8 @@ def eval_(
     """Score samples against a reference.
 
     Args:
-        samples: a folder, .zip, .tar, .npz, .npy or .safetensors file, a trained baseline's run folder, or a dataset split (mnist/test).
+        samples: a folder, .zip, .tar, .npz, .npy or .safetensors file, a trained baseline's run folder, a dataset split (mnist/test), or
+            module:attribute, a sampler as for check.
         reference: a dataset (mnist, mnist/test), any samples, or a statistics file (.npz with mu and sigma).
         train: what the model was fitted on; the memorisation metrics need it.
         test: held-out data.
@@ -87,13 +90,14 @@ def eval_(
         csv: write the results as CSV.
         markdown: write the results as markdown.
     """
-    from genbench import report
+    from genbench import adapters, report
     from genbench.evaluation import evaluate
     from genbench.run import printable
 
     _writable(csv, markdown)
+    drawn = None if Path(samples).exists() else adapters.referred(samples)
     run = evaluate(
-        samples,
+        samples if drawn is None else drawn,
         reference,
         train=train,
         test=test,
@@ -133,7 +137,7 @@ def eval_(
             print(f"genbench: warning: {printable(w)}", file=sys.stderr)
     else:
         report.show(run)
-    return 0
+    return 0 if run.record["results"] else 1
 
 
 @app.command
@@ -373,12 +377,107 @@ def audit(
 
 
 @app.command
+def train(
+    name: str,
+    /,
+    *,
+    data: str,
+    budget: str | None = None,
+    settings: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
+    seed: Annotated[int, Parameter(name=["-s", "--seed"])] = 0,
+    out: Path | None = None,
+    device: str = "auto",
+    quiet: Annotated[bool, Flag] = False,
+) -> int:
+    """Train a baseline into a run folder, which is printed, with the likelihood of held-out data. Re-running goes on where it stopped.
+
+    Args:
+        name: a baseline, such as made, or made:fvsbn; see genbench ls baselines.
+        data: a dataset, or a folder, archive or array file.
+        budget: such as 1min, 5min or 20min; the steps of another time are measured here.
+        settings: such as lr=1e-3 hidden=[512,512], in place of the recipe's.
+        seed: of everything random.
+        out: the run folder; one under ./genbench-runs/train where it is not given.
+        device: auto, cpu or cuda.
+        quiet: no progress on stderr.
+    """
+    from genbench import report, trained
+
+    given = trained.parse_settings(settings or ())
+    progress = None if quiet else report.Progress()
+    found = trained.train(name, data, budget=budget, settings=given, seed=seed, out=out, device=device, progress=progress)
+    trained.show(found)
+    return 0
+
+
+@app.command
+def sample(
+    run: Path,
+    /,
+    *,
+    n: Annotated[int, Parameter(name=["-n", "--n"])],
+    out: str,
+    seed: Annotated[int, Parameter(name=["-s", "--seed"])] = 0,
+    device: str = "auto",
+    quiet: Annotated[bool, Flag] = False,
+) -> int:
+    """Draw samples of a trained baseline into a folder of PNG files or a file.
+
+    Args:
+        run: the run folder.
+        n: how many.
+        out: a folder, or a file ending in .npz, .npy, .safetensors or .zip.
+        seed: of the draws.
+        device: auto, cpu or cuda.
+        quiet: no progress on stderr.
+    """
+    from genbench import report, trained
+    from genbench.run import printable
+
+    digest = trained.sample(run, n, out, seed=seed, device=device, progress=None if quiet else report.Progress())
+    print(f"{n:,} samples written to {printable(out)}, fingerprint {digest}")
+    return 0
+
+
+@app.command
+def verify(
+    record: Path,
+    /,
+    *,
+    resample: Annotated[bool, Flag] = False,
+    model: Path | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    cache: Annotated[bool, Parameter(negative="--no-cache")] = True,
+    quiet: Annotated[bool, Flag] = False,
+) -> int:
+    """Make a row of a leaderboard again from its record, and compare every quantity. Exit code 1 where one differs.
+
+    Args:
+        record: a run record of a trained baseline, or a run folder.
+        resample: draw and score again what was trained; without it the model is trained again too.
+        model: the run folder to sample from, where it is not beside the record.
+        out: folder for the training; ./genbench-runs/verify where it is not given. Re-running goes on where it stopped.
+        device: auto, cpu or cuda.
+        cache: keep extracted features in the cache folder.
+        quiet: no progress on stderr.
+    """
+    from genbench import report
+    from genbench import verify as again
+
+    progress = None if quiet else report.Progress()
+    return again.main(record, resample=resample, model=model, out=out, device=device, cache="auto" if cache else None, progress=progress)
+
+
+@app.command
 def bench(
     suite: str,
     /,
     *,
     only: Annotated[list[str] | None, Many] = None,
     seeds: int | None = None,
+    budget: str | None = None,
+    device: str = "auto",
     dry_run: Annotated[bool, Flag] = False,
     out: Path | None = None,
     publish: Annotated[bool, Flag] = False,
@@ -389,6 +488,8 @@ def bench(
         suite: such as quick; an unknown name lists them all.
         only: names of the baselines to run.
         seeds: training seeds per baseline.
+        budget: of training, such as 1min, 5min or 20min; the suite's own where it is not given.
+        device: auto, cpu or cuda.
         dry_run: print what would be run.
         out: folder for records and tables; ./genbench-runs/SUITE where it is not given.
         publish: write into leaderboards/ of the project.
@@ -396,7 +497,17 @@ def bench(
     from genbench import bench as suites
     from genbench import report
 
-    suites.bench(suite, only=tuple(only or ()), seeds=seeds, dry_run=dry_run, out=out, publish=publish, progress=report.Progress())
+    suites.bench(
+        suite,
+        only=tuple(only or ()),
+        seeds=seeds,
+        budget=budget,
+        device=device,
+        dry_run=dry_run,
+        out=out,
+        publish=publish,
+        progress=report.Progress(),
+    )
     return 0
 
 
@@ -457,10 +568,11 @@ def show(run: Path, /, *, json: Annotated[bool, Flag] = False, markdown: Annotat
 
 @app.command
 def check(name: str, /) -> int:
-    """Run the contract of baselines on one: shipped, a user's own file, or module:factory.
+    """Run the contract of baselines on one: shipped, a user's own file, or module:attribute.
 
     Args:
-        name: a baseline's name, a path to a .py file, or module:factory.
+        name: a baseline's name, a path to a .py file, or module:attribute: a sampler, a function f(n, seed), a torch Distribution, a
+            pipeline, or a function without arguments that returns one of these.
     """
     from genbench import check as contract
 
@@ -487,17 +599,24 @@ def cache_ls() -> int:
 
 @cache_app.command(name="clear")
 def cache_clear() -> int:
-    """Delete every cached shard."""
-    print(f"{_cache().clear():,} shards deleted")
+    """Delete every cached shard, without asking; nothing is lost but time."""
+    cache = _cache()
+    shards, freed = cache.clear()
+    print(f"{cache.root}: {shards:,} shards deleted, {freed / 1e6:,.1f} MB freed")
     return 0
 
 
 @cache_app.command(name="verify")
 def cache_verify() -> int:
-    """Check every cached shard against its digest; damaged ones are computed again when they are next needed."""
+    """Read every cached shard and check it against its digest; exit code 1 where one is damaged."""
     cache = _cache()
-    total, bad = len(list(cache.entries())), cache.verify()
-    print(f"{total:,} shards, {len(bad):,} damaged")
+    total, bad = len(list(cache.entries())), 0
+    for path, why in cache.verify():
+        bad += 1
+        print(f"{path}: {why}")
+    print(f"{cache.root}: {total:,} shards, {bad:,} damaged")
+    if bad:
+        print("A damaged shard is computed again when it is next needed; genbench cache clear deletes all", file=sys.stderr)
     return 1 if bad else 0
 
 
@@ -512,10 +631,37 @@ def _escaped(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
+_MEND = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EACCES: "give yourself permission",
+    errno.EPERM: "give yourself permission",
+    errno.EROFS: "choose a folder that can be written",
+}
+
+
+def _broken(e: OSError) -> str:
+    where = f"{e.filename}: " if e.filename is not None else ""
+    mend = _MEND.get(e.errno or 0, "check the disk")
+    return f"{where}{e.strerror or e}; {mend}, then run the same command again: what was finished is kept"
+
+
+def _leave_stdout() -> None:
+    """Keep what stdout can no longer take from failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(tokens: Iterable[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     try:
         result = app(None if tokens is None else list(tokens), exit_on_error=False, print_error=False, result_action="return_value")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _leave_stdout()
+            raise
     except CycloptsError as e:
         print(f"genbench: {_escaped(str(e))}", file=sys.stderr)
         return 2
@@ -526,8 +672,14 @@ def run(tokens: Iterable[str] | None = None) -> int:
         print("genbench: interrupted; finished shards and runs are kept, run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 0
+    except OSError as e:
+        print(f"genbench: {_escaped(_broken(e))}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("genbench: out of memory; pass a smaller -n or fewer --metrics, or use a machine with more", file=sys.stderr)
+        return 2
     return result if isinstance(result, int) else 0
 
 
@@ -535,4 +687,5 @@ def main() -> None:
     """Entry point of `genbench`."""
     # On a machine that others use too, OpenMP threads that spin at each other cost half the time; asleep they cost nothing measurable.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's way of Ctrl-C
     sys.exit(run())

@@ -17,6 +17,7 @@ from genbench import likelihood as _likelihoods
 from genbench import parallel, registry
 from genbench import protocol as _protocol
 from genbench import run as _run
+from genbench.archives import zip_directory
 from genbench.cache import Cache
 from genbench.errors import DataError, MissingError, UsageError
 from genbench.estimate import Detail, Estimate, Undefined
@@ -171,13 +172,7 @@ def statistics_file(reference: Any) -> Moments | None:
     """The moments of a statistics file; None where the reference is not one."""
     if not isinstance(reference, str | Path) or Path(reference).suffix.lower() != ".npz" or not Path(reference).is_file():
         return None
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(reference) as z:
-            members = set(z.namelist())
-    except (OSError, zipfile.BadZipFile) as e:
-        raise DataError(f"{reference}: not a readable npz file ({e}); write it again") from e
+    members = {member.filename for member in zip_directory(Path(reference))[0]}
     if members & {"mu.npy", "sigma.npy"}:
         return Moments.load(reference)
     return None
@@ -342,6 +337,7 @@ class Engine:
 
     def run(self, started: float) -> Run:
         """Extract what is needed, compute every metric and make the record; `started` is the perf_counter at the beginning."""
+        environment = _run.environment(self.device)  # of the code that runs, whatever is done to the checkout meanwhile
         results, skipped, notes = self._metrics()
         described = {role: _describe(found) for role, found in self.samples.items()}
         content = {
@@ -356,14 +352,19 @@ class Engine:
             **({} if self.likelihood is None else {"likelihood": _described(self.likelihood)}),
             "results": results,
             "skipped": skipped,
-            "warnings": list(dict.fromkeys([w for role, found in self.samples.items() for w in _with_role(role, found.warnings)] + notes)),
-            "environment": _run.environment(self.device),
+            "warnings": list(
+                dict.fromkeys(
+                    [w for role, found in self.samples.items() for w in _with_role(role, [*found.warnings, *found.copies()])] + notes
+                )
+            ),
+            "environment": environment,
         }
         timing = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 3),
             "extracted": self.extracted,
             "cached": self.cached,
+            **({"cache_faults": faults} if (faults := self.cache.faults()) else {}),
         }
         return _run.make(content, timing, self.details)
 
@@ -380,6 +381,8 @@ class Engine:
                 shape=self.samples["gen"].shape,
                 download=self.download,
             )
+            if name == self.plan.extractor and self.plan.batch is not None:
+                self._extractors[name].batch = self.plan.batch
         return self._extractors[name]
 
     def rows(self, role: str, name: str) -> dict[str, NDArray[Any]]:
@@ -598,8 +601,9 @@ class Engine:
                 return {}, reasons[0]
         dims = {v.d for v in arguments.values() if isinstance(v, Features | Moments | Law)}
         if len(dims) > 1:
+            mine = self.view("gen", name, Features).d
             raise DataError(
-                f"extractor {name} gives rows of {self.view('gen', name, Features).d} numbers, the reference has {sorted(dims)}; "
+                f"extractor {name} gives rows of {mine:,} numbers, the reference has {', '.join(f'{d:,}' for d in sorted(dims - {mine}))}; "
                 "compare samples of one shape, and a statistics file with the extractor that it was made with"
             )
         return arguments, None

@@ -7,7 +7,6 @@ evaluation. A row depends on its own sample alone, and the same batch gives the 
 import hashlib
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import DataError, MissingError, UsageError, near_miss
+from genbench.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -268,24 +268,19 @@ def _download(name: str, file: WeightFile) -> Path:
         raise UsageError(f"weights are fetched by https only, found {file.url}")
     path = weights_root() / file.file
     print(f"genbench: downloading the weights of {name} ({file.size}, {file.licence}) from {file.url} to {path}", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(file.url, timeout=60) as source:
-            while block := source.read(1 << 20):
-                out.write(block)
+        with replacing(path) as out:
+            with urllib.request.urlopen(file.url, timeout=60) as source:
+                while block := source.read(1 << 20):
+                    out.write(block)
             out.flush()
-            os.fsync(out.fileno())
-        _check_digest(Path(temporary), file, "the download was damaged or the file has changed; try again, or put the file there by hand")
-        os.replace(temporary, path)
+            _check_digest(
+                Path(out.name), file, "the download was damaged or the file has changed; try again, or put the file there by hand"
+            )
     except urllib.error.URLError as e:
-        Path(temporary).unlink(missing_ok=True)
         raise MissingError(
             f"extractor {name}: {file.url} cannot be reached ({e.reason}); fetch {file.file} elsewhere and put it into {path.parent}"
         ) from e
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return path
 
 
@@ -299,13 +294,17 @@ def read_tensors(path: Path, name: str) -> dict[str, "torch.Tensor"]:
     Raises:
         DataError: not such a file.
     """
+    import warnings
+
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     unsafe = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]  # raised for a file that holds more than tensors
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # of a file that is then refused
+            found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, unsafe, RuntimeError, ValueError, EOFError, KeyError) as e:
         raise DataError(
             f"{path} holds no weights that extractor {name} can read: expected .safetensors or a state dict of tensors, found: "

@@ -381,6 +381,7 @@ def load(path: str | Path, *, dims: int | None = None, bound: str | None = None,
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     import zipfile
     import zlib
+    from tokenize import TokenError
 
     suffix = path.suffix.lower()
     if suffix not in (".npz", ".npy"):
@@ -392,10 +393,13 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray) != (suffix == ".npy"):
                 raise DataError(f"{path}: its content is not what its ending says; write it again with numpy.save or numpy.savez")
-            return {"nats": found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
+            held = {"nats": found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
+            if any(not isinstance(x, np.ndarray) for x in held.values()):  # of a member that is no array NumPy gives the bytes
+                raise ValueError("a member is no array")
+            return held
     except FileNotFoundError as e:
         raise DataError(f"{path}: there is no such file; check the path") from e
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, TokenError, zipfile.BadZipFile, zlib.error) as e:
         raise DataError(f"{path}: not readable ({e}); write it again as plain numbers with numpy.save or numpy.savez") from e
 
 

@@ -9,9 +9,11 @@ A checkpoint ("run folder") is two files, never a pickle:
 import dataclasses
 import hashlib
 import json
+import time
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
@@ -24,6 +26,8 @@ from genbench.files import write_atomic
 from genbench.images import shown
 
 if TYPE_CHECKING:
+    import torch
+
     from genbench.samples import Samples
 
 FORMAT = 2  # 2: model.json has a digest of its own
@@ -72,6 +76,48 @@ def generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
+def _number(seed: int, *key: int) -> int:
+    return int(generator(seed, *key).integers(2**63))
+
+
+def torch_generator(seed: int, *key: int) -> "torch.Generator":
+    """torch's generator of (seed, key...), on the CPU, so that the draws are the same on every device."""
+    import torch
+
+    return torch.Generator().manual_seed(_number(seed, *key))
+
+
+def _generators() -> "list[torch.Generator]":
+    """torch's own generators: the CPU's and every GPU's that is in use."""
+    import torch
+
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+
+
+@contextmanager
+def seeded(seed: int, *key: int) -> Iterator[None]:
+    """torch's own generators seeded by (seed, key...), put back as they were on leaving."""
+    kept = [(g, g.get_state()) for g in _generators()]
+    try:
+        reseed(seed, *key)
+        yield
+    finally:
+        for g, state in kept:
+            g.set_state(state)
+
+
+def reseed(seed: int, *key: int) -> None:
+    """Seed torch's own generators by (seed, key...)."""
+    number = _number(seed, *key)
+    for g in _generators():
+        g.manual_seed(number)
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the sha256 of settings as a record has them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Config:
     """Base of a baseline's settings: a frozen dataclass whose every field has a default."""
@@ -103,7 +149,7 @@ class Config:
     @property
     def hash(self) -> str:
         """First 16 hex digits of the sha256 of all settings."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        return settings_hash(self.to_dict())
 
 
 @dataclass(frozen=True)
@@ -192,45 +238,61 @@ def to_levels(images: NDArray[Any], known: NDArray[np.uint8]) -> NDArray[np.int6
     return found
 
 
-class Model(ABC):
-    """Base of a trained baseline.
+def latent_neighbours(n: int, dims: int, step: float, *, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs of neighbours on n random paths between two standard normal latents, for `ppl`.
+
+        z_t = cos(πt/2) z_0 + sin(πt/2) z_1,     t uniform over (0, 1 − step)
+
+    On a sphere where z_0 and z_1 are orthogonal, as they nearly are in many dimensions; standard normal at every t in any number of them.
+
+    Args:
+        n: paths.
+        dims: of a latent.
+        step: distance of the neighbours, as a share of the path.
+        seed: path i depends on (seed, i) alone.
+
+    Returns:
+        The latents at t and at t + step, (n, dims) each.
+    """
+    if n < 1 or not 0 < step < 1:
+        raise UsageError(f"latent pairs need n >= 1 and a step in (0, 1), found {n} and {step}")
+    first, second = np.empty((n, dims)), np.empty((n, dims))
+    for i in range(n):
+        rng = generator(seed, i)
+        (a, b), t = rng.standard_normal((2, dims)), rng.random() * (1 - step)
+        for place, at in ((first, t), (second, t + step)):
+            place[i] = np.cos(np.pi / 2 * at) * a + np.sin(np.pi / 2 * at) * b
+    return first, second
+
+
+class Stream(ABC):
+    """Endless samples in shards: base of trained baselines, and of what is adapted to them.
 
     The i-th sample depends on (seed, i // SHARD) alone and on its place in that shard: the same samples come whatever the batch size,
     the number of workers, or how many are asked for.
 
     Args:
-        config: the resolved settings.
         shape: (c, h, w) for images, (d,) for vectors.
         notes: warnings for readers of the results, e.g. "EM had not converged".
-        chosen: settings that training chose among the config's candidates.
+
+    Attributes:
+        draw_count: samples drawn so far.
+        draw_seconds: that they took.
     """
 
     SHARD: ClassVar[int] = 256
     PREFIX: ClassVar[bool] = True  # sample(n)[:m] is sample(m); False where the draws depend on n
     ROUNDING: ClassVar[float] = 1e-9  # what rounding may do to log_prob, as a share of 1 + |log p|
 
-    def __init__(
-        self, config: Any, shape: tuple[int, ...], *, notes: tuple[str, ...] = (), chosen: Mapping[str, Any] | None = None
-    ) -> None:
-        self.config = config
+    def __init__(self, shape: tuple[int, ...], *, notes: tuple[str, ...] = ()) -> None:
         self.shape = tuple(int(s) for s in shape)
         self.notes = tuple(notes)
-        self.chosen = dict(chosen or {})
         self.provenance: dict[str, Any] = {}
-        self.seconds: float | None = None  # of training, where training counts them
+        self.draw_count, self.draw_seconds = 0, 0.0
 
     @abstractmethod
     def shard(self, index: int, seed: int) -> NDArray[Any]:
         """The samples index·SHARD ... (index+1)·SHARD − 1; fewer only where the model can give no more."""
-
-    @abstractmethod
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that was learnt, by name."""
-
-    @classmethod
-    @abstractmethod
-    def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        """The model of `arrays()`."""
 
     def sample(self, n: int, *, seed: int, start: int = 0) -> NDArray[Any]:
         """Samples start ... start + n − 1 of the stream that `seed` names.
@@ -248,10 +310,13 @@ class Model(ABC):
         """
         if n < 1 or start < 0:
             raise UsageError(f"sample n >= 1 from start >= 0 on, found n = {n}, start = {start}")
-        parts = []
+        parts, began = [], time.perf_counter()
         for index in range(start // self.SHARD, (start + n - 1) // self.SHARD + 1):
             offset = index * self.SHARD
-            parts.append(self.shard(index, seed)[max(0, start - offset) : start + n - offset])
+            made = self.shard(index, seed)
+            self.draw_count += len(made)
+            parts.append(made[max(0, start - offset) : start + n - offset])
+        self.draw_seconds += time.perf_counter() - began
         out = np.concatenate(parts)
         if len(out) != n:
             raise DataError(f"{n:,} samples were asked for from {start:,} on, the model has {len(out):,}; ask for fewer")
@@ -279,9 +344,9 @@ class Model(ABC):
         raise UsageError(f"{type(self).__module__.rpartition('.')[2]} has no likelihood; it can only sample")
 
     @property
-    def parameters(self) -> int:
-        """Number of learnt values: the elements of all arrays."""
-        return int(sum(a.size for a in self.arrays().values()))
+    def nfe(self) -> int | None:
+        """Passes through the network that one sample takes; None where there is no network."""
+        return None
 
     def check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         """The rows as they were given, if they have the model's shape and type."""
@@ -290,6 +355,40 @@ class Model(ABC):
         if x.shape[1:] != self.shape or x.dtype != wanted:
             raise DataError(f"expected rows of shape {self.shape} and type {np.dtype(wanted).name}, found {x.shape[1:]} and {x.dtype}")
         return x
+
+
+class Model(Stream):
+    """Base of a trained baseline.
+
+    Args:
+        config: the resolved settings.
+        shape: (c, h, w) for images, (d,) for vectors.
+        notes: warnings for readers of the results, e.g. "EM had not converged".
+        chosen: settings that training chose among the config's candidates.
+    """
+
+    def __init__(
+        self, config: Any, shape: tuple[int, ...], *, notes: tuple[str, ...] = (), chosen: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(shape, notes=notes)
+        self.config = config
+        self.chosen = dict(chosen or {})
+        self.seconds: float | None = None  # of training, where training counts them
+        self.saved: dict[str, Any] = {}  # what save_model was given beside the model
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that was learnt, by name."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
+        """The model of `arrays()`."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnt values: the elements of all arrays."""
+        return int(sum(a.size for a in self.arrays().values()))
 
 
 class Replay(Model):
@@ -339,40 +438,65 @@ class Replay(Model):
 # -- recipes -----------------------------------------------------------------------------------------------------------------------
 
 
-def recipe(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...], budget: str | None = None) -> Any | None:
+def recipe(
+    module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...], budget: str | None = None, variant: str | None = None
+) -> Any | None:
     """The Config of a baseline for a dataset: by name, else by kind ("images", "vectors"), else "*"; None where it does not apply.
 
     A baseline whose training can be short or long has BUDGETS beside RECIPES: by dataset (or kind, or "*") and budget, the settings that
     differ from the recipe's: `BUDGETS = {"mnist-dynbin": {"1min": {"steps": 2000}, "5min": {}, "20min": {"hidden": (4096,)}}}`.
+    A system of the same engine is a variant with recipes of its own, `VARIANTS = {"fvsbn": {"mnist-dynbin": Config(hidden=())}}`; it is
+    written made:fvsbn wherever a baseline is named, its budgets stand under "mnist-dynbin:fvsbn".
     And it has SMOKE, by kind: `SMOKE = {"images": Config(steps=50, hidden=(16,))}`, which trains in under 2 seconds on the small data of
-    `genbench check`; it is the budget "smoke" of every dataset of that kind.
+    `genbench check`; it is the budget "smoke" of every dataset of that kind, that of a variant under "images:fvsbn".
 
     Args:
         module: the baseline.
         dataset: its name.
         shape: of one sample.
         budget: such as "5min"; None for the recipe as it stands. A baseline without BUDGETS has one recipe for all.
+        variant: one of VARIANTS; None for the baseline itself.
 
     Raises:
-        UsageError: the baseline has budgets for this dataset, and this one is not among them.
+        UsageError: the baseline has budgets for this dataset, and this one is not among them; or no such variant.
     """
     kind = "images" if len(shape) == 3 else "vectors"
-    smoke: Mapping[str, Any] = getattr(module, "SMOKE", {})
+    smoke = getattr(module, "SMOKE", {}).get(kind if variant is None else f"{kind}:{variant}")
     if budget == "smoke":
-        if kind in smoke:
-            return smoke[kind]
+        if smoke is not None:
+            return smoke
         budget = None
-    recipes: Mapping[str, Any] = module.RECIPES
+    recipes = recipes_of(module, variant)
     key = next((k for k in (dataset, kind, "*") if k in recipes), None)
     if key is None:
         return None
-    budgets: Mapping[str, Any] = getattr(module, "BUDGETS", {})
-    found = next((budgets[k] for k in (dataset, kind, "*") if k in budgets), None)
-    if budget is None or found is None:
+    found = budgets(module, dataset, shape, variant)
+    if budget is None or not found:
         return recipes[key]
     if budget not in found:
-        raise near_miss(budget, [*found, "smoke"] if kind in smoke else found, f"budget on {dataset}")
+        raise near_miss(budget, found if smoke is None else [*found, "smoke"], f"budget on {dataset}")
     return dataclasses.replace(recipes[key], **found[budget])
+
+
+def budgets(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...], variant: str | None = None) -> Mapping[str, Any]:
+    """The budgets that a baseline has settings for, and which they are; empty where it has none."""
+    known: Mapping[str, Any] = getattr(module, "BUDGETS", {})
+    kinds = (dataset, "images" if len(shape) == 3 else "vectors", "*")
+    return next((known[k] for k in (kinds if variant is None else [f"{k}:{variant}" for k in kinds]) if k in known), {})
+
+
+def variants(module: types.ModuleType | Any) -> tuple[str, ...]:
+    """Names of the baseline's variants."""
+    return tuple(getattr(module, "VARIANTS", {}))
+
+
+def recipes_of(module: types.ModuleType | Any, variant: str | None) -> Mapping[str, Any]:
+    """RECIPES of the baseline, or of its variant."""
+    if variant is None:
+        return dict(module.RECIPES)
+    if variant not in variants(module):
+        raise near_miss(variant, variants(module) or ["(it has none)"], "variant")
+    return dict(module.VARIANTS[variant])
 
 
 def role(module: types.ModuleType | Any) -> str:
@@ -396,6 +520,7 @@ def describe(
         "passed": json.loads(json.dumps(dict(passed))),
         "seed": seed,
         "parameters": model.parameters,
+        **({} if model.nfe is None else {"nfe": model.nfe}),
         "bound": model.bound,
         "chosen": json.loads(json.dumps(model.chosen)),
         "notes": list(model.notes),
@@ -494,7 +619,7 @@ def load_model(folder: str | Path, module: types.ModuleType | Any | None = None)
     if not isinstance(saved.baseline, dict) or not {"name", "config"} <= set(saved.baseline):
         raise DataError(f"{path}: expected the baseline's name and config, found {saved.baseline!r}; train the baseline again")
     try:
-        home = module if module is not None else registry.module("baselines", str(saved.baseline["name"]))
+        home = module if module is not None else registry.module("baselines", str(saved.baseline["name"]).partition(":")[0])
         model: Model = home.Model.from_arrays(home.Config.from_dict(saved.baseline["config"]), arrays, tuple(saved.shape))
         model.notes = tuple(saved.baseline.get("notes", ()))
         model.chosen = dict(saved.baseline.get("chosen", {}))
@@ -503,4 +628,5 @@ def load_model(folder: str | Path, module: types.ModuleType | Any | None = None)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise DataError(f"{path}: its settings do not fit its arrays ({type(e).__name__}: {e}); train the baseline again") from e
     model.provenance = dict(saved.baseline)
+    model.saved = dict(saved.extra)
     return model

@@ -53,7 +53,7 @@ def _commit() -> dict[str, Any]:
         dirt = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": head, "dirty": bool(dirt.stdout.strip())}
 
@@ -64,7 +64,7 @@ def _cpu() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         pass
     return platform.processor() or platform.machine()
 
@@ -103,6 +103,10 @@ def migrate(record: dict[str, Any], source: str) -> dict[str, Any]:
     if schema > SCHEMA:
         raise DataError(f"{source}: written by a newer genbench (schema {schema}, this one reads up to {SCHEMA}); upgrade genbench")
     return record
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
 
 
 @dataclass(frozen=True)
@@ -208,17 +212,18 @@ class Run:
             DataError: not a readable record, or changed after it was written.
         """
         try:
-            record = json.loads(Path(path).read_text("utf-8"))
+            record = json.loads(Path(path).read_text("utf-8"), parse_constant=_no_number)
+            if not isinstance(record, dict):
+                raise DataError(f"{path}: expected a JSON object, found {type(record).__name__}")
+            found = record_id(record)
         except FileNotFoundError as e:
             raise DataError(f"{path}: no such run record") from e
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:  # a number too large for a float is infinity, which has no canonical form
             raise DataError(f"{path}: not a readable run record ({e})") from e
-        if not isinstance(record, dict):
-            raise DataError(f"{path}: expected a JSON object, found {type(record).__name__}")
-        if record.get("id") != record_id(record):
+        if record.get("id") != found:
             raise DataError(
-                f"{path}: the record was changed after it was written (its content has id {record_id(record)}, "
-                f"it says {record.get('id')}); run the evaluation again"
+                f"{path}: the record was changed after it was written (its content has id {found}, "
+                f"it says {record.get('id')!r}); run the evaluation again"
             )
         return cls(migrate(record, str(path)))
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import archives, arrays
+from genbench import adapters, archives, arrays
 from genbench.archives import Container, Listing, Member, some
 from genbench.arrays import BLOCK, LISTED, PASS_BYTES, Drawn, Names, Rows, arrangement, conversion, is_tensor, tensor_rows
 from genbench.arrays import as_rows as as_rows
@@ -124,6 +124,13 @@ class Samples(ABC):
     def fingerprint(self) -> str:
         """The sha256 over shape, type and all digests in order, hex."""
         return hashlib.sha256(f"{np.dtype(self.dtype).name}{self.shape}".encode() + self.digests().tobytes()).hexdigest()
+
+    def copies(self) -> list[str]:
+        """The warning that more than 1 % of the samples occur before in the set, byte for byte; else nothing."""
+        n = len(self)
+        count = n - len(np.unique(self.digests(), axis=0))
+        share = f"{count:,} of {n:,} samples are exact copies of others in the set"
+        return [f"{share}: n counts them as if they were independent, and intervals are too short"] if count > n / 100 else []
 
     def _bounds(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= len(self):
@@ -884,8 +891,9 @@ def open_samples(
 
     Args:
         source: a folder; .zip, .tar, .tar.gz of images (several by a pattern such as shard-{000..003}.tar); .npz (arr_0, images or
-            samples), .npy, .safetensors; an array or tensor; a torch Dataset; a callable f(n, seed); a trained baseline or its run
-            folder; a dataset ("mnist", "mnist/test"; write ./mnist for a folder of that name); or Samples.
+            samples), .npy, .safetensors; an array or tensor; a torch Dataset; a callable f(n, seed); a torch Distribution, a
+            diffusers-like pipeline or what else `genbench.adapters` adapts; a trained baseline or its run folder; a dataset ("mnist",
+            "mnist/test"; write ./mnist for a folder of that name); or Samples.
         n: how many: a seeded subset where there are more. Generators need it.
         seed: of that subset, and of generators.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed in `.skipped`.
@@ -912,6 +920,8 @@ def open_samples(
     _threads(workers)
     if n is not None and n < 1:
         raise UsageError(f"n must be at least 1, found {n}")
+    if not isinstance(source, str | os.PathLike | np.ndarray) and adapters.is_foreign(source):
+        source = adapters.adapt(source)
     if isinstance(source, Samples):
         found = source
     elif isinstance(source, str | os.PathLike):
@@ -921,7 +931,7 @@ def open_samples(
     elif is_tensor(source):
         found = ArraySamples(tensor_rows(source), name="tensor", value_range=value_range, layout=layout)
     elif hasattr(source, "sample") and callable(source.sample):
-        found = _from_model(source, n, seed, type(source).__name__, value_range, layout)
+        found = _from_model(source, n, seed, getattr(source, "title", type(source).__name__), value_range, layout)
     elif hasattr(source, "__getitem__") and not isinstance(source, dict | bytes):
         found = _from_items(source, type(source).__name__, on_bad, value_range, layout)
     elif callable(source):
@@ -1074,15 +1084,20 @@ def _shards(pattern: str, written: str) -> list[Container]:
 
 def _braces(pattern: str, limit: int = 100_000) -> list[str]:
     """Brace expansion: shard-{000..003}.tar, {train,test}.zip."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    if match[3] is not None:
-        middles = match[3].split(",")
-    else:
-        a, b = int(match[1]), int(match[2])
-        if abs(b - a) >= limit:
-            raise UsageError(f"{pattern}: more than {limit:,} parts; check the braces")
-        width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
-        middles = [f"{i:0{width}d}" for i in (range(a, b + 1) if a <= b else range(a, b - 1, -1))]
-    return [pattern[: match.start()] + m + rest for m in middles for rest in _braces(pattern[match.end() :])]
+    parts, at = [""], 0
+    for match in re.finditer(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern):
+        middles: Iterable[str]
+        if match[3] is not None:
+            middles = match[3].split(",")
+            count = len(middles)
+        else:
+            a, b = int(match[1]), int(match[2])
+            count = abs(b - a) + 1
+            width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
+            middles = (f"{i:0{width}d}" for i in (range(a, b + 1) if a <= b else range(a, b - 1, -1)))
+        if len(parts) * count > limit:
+            raise UsageError(f"{shown(pattern)}: more than {limit:,} parts; check the braces")
+        ends = [pattern[at : match.start()] + middle for middle in middles]
+        parts = [part + end for part in parts for end in ends]
+        at = match.end()
+    return [part + pattern[at:] for part in parts]

@@ -105,8 +105,8 @@ class Moments:
 
     def __post_init__(self) -> None:
         mean, m2 = np.asarray(self.mean, np.float64), np.asarray(self.m2, np.float64)
-        if mean.ndim != 1 or m2.shape != (len(mean), len(mean)):
-            raise DataError(f"moments are a mean (d,) and a scatter (d, d), found {mean.shape} and {m2.shape}")
+        if mean.ndim != 1 or not len(mean) or m2.shape != (len(mean), len(mean)):
+            raise DataError(f"moments are a mean (d,) and a scatter (d, d) with d >= 1, found {mean.shape} and {m2.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(m2).all()):
             raise DataError("moments must be finite, found NaN or infinity; recompute the statistics")
         object.__setattr__(self, "mean", mean)
@@ -160,19 +160,31 @@ class Moments:
         Raises:
             DataError: a key is missing, a shape is wrong, a value is not finite, or sigma is not a covariance.
         """
+        import zipfile
+        import zlib
+        from tokenize import TokenError
+
+        # What NumPy raises on damaged files.
+        damage = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, TokenError, zipfile.BadZipFile, zlib.error)
         try:
-            with np.load(path, allow_pickle=False) as z:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as z:  # numpy leaves a damaged zip file open
                 if "mu" not in z or "sigma" not in z:
                     raise DataError(f"{path}: a statistics file has the keys mu and sigma, found {sorted(z.files)}")
-                mu, sigma = np.asarray(z["mu"], np.float64), np.asarray(z["sigma"], np.float64)
-        except (ValueError, OSError, EOFError) as e:
+                mu, sigma = z["mu"], z["sigma"]
+        except damage as e:
             raise DataError(f"{path}: not a readable statistics file ({e}); write it again with numpy.savez(mu=..., sigma=...)") from e
+        for name, x in (("mu", mu), ("sigma", sigma)):
+            if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":  # of a member that is no array NumPy gives the bytes
+                found_type = x.dtype if isinstance(x, np.ndarray) else "no array"
+                raise DataError(f"{path}: {name} is an array of real numbers, found {found_type}; save it as float64")
         try:
             found = cls(None, mu, sigma, "statistics")
         except DataError as e:
             raise DataError(f"{path}: {e}") from e
-        scale = max(float(np.abs(sigma).max(initial=0.0)), 1e-300)
-        if np.abs(sigma - sigma.T).max(initial=0.0) > 1e-6 * scale:
+        scale = float(np.abs(sigma).max())
+        if scale == 0:
+            raise DataError(f"{path}: sigma is zero, as if all samples were equal; recompute the statistics")
+        if np.abs(sigma - sigma.T).max() > 1e-6 * scale:
             raise DataError(f"{path}: sigma must be symmetric; recompute the statistics")
         low = float(np.linalg.eigvalsh((sigma + sigma.T) / 2)[0])
         if low < -1e-6 * scale * found.d:

@@ -32,7 +32,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,7 +42,9 @@ from numpy.typing import NDArray
 from genbench import models
 from genbench.errors import DataError, FailedError, UsageError, near_miss
 from genbench.files import write_atomic
-from genbench.models import TrainingData, generator, read_all
+from genbench.models import TrainingData, generator, read_all, reseed
+from genbench.models import seeded as seeded
+from genbench.models import torch_generator as torch_generator
 
 if TYPE_CHECKING:
     import torch
@@ -129,12 +131,20 @@ _session: ContextVar[Session] = ContextVar("training session", default=_DEFAULT)
 
 @contextmanager
 def session(**settings: Any) -> Iterator[Session]:
-    """Train within: `with session(device="cpu", progress=Progress()): module.train(...)`; the arguments are those of Session."""
-    token = _session.set(Session(**settings))
+    """Train within: `with session(device="cpu", progress=Progress()): module.train(...)`; the arguments are those of Session.
+
+    What is not given is as in the session around it.
+    """
+    token = _session.set(replace(_session.get(), **settings))
     try:
         yield _session.get()
     finally:
         _session.reset(token)
+
+
+def current() -> Session:
+    """The session that is open; its defaults where there is none."""
+    return _session.get()
 
 
 def device() -> "torch.device":
@@ -154,42 +164,6 @@ def device() -> "torch.device":
 
 
 # -- random streams ------------------------------------------------------------------------------------------------------------------
-
-
-def _number(seed: int, *key: int) -> int:
-    return int(generator(seed, *key).integers(2**63))
-
-
-def torch_generator(seed: int, *key: int) -> "torch.Generator":
-    """torch's generator of (seed, key...), on the CPU, so that the draws are the same on every device."""
-    import torch
-
-    return torch.Generator().manual_seed(_number(seed, *key))
-
-
-def _generators() -> "list[torch.Generator]":
-    """torch's own generators: the CPU's and every GPU's that is in use."""
-    import torch
-
-    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
-
-
-@contextmanager
-def seeded(seed: int, *key: int) -> Iterator[None]:
-    """torch's own generators seeded by (seed, key...), put back as they were on leaving."""
-    kept = [(g, g.get_state()) for g in _generators()]
-    try:
-        _reseed(seed, *key)
-        yield
-    finally:
-        for g, state in kept:
-            g.set_state(state)
-
-
-def _reseed(seed: int, *key: int) -> None:
-    number = _number(seed, *key)
-    for g in _generators():
-        g.manual_seed(number)
 
 
 Redraw = Callable[[NDArray[np.int64], np.random.Generator], NDArray[Any]]
@@ -369,7 +343,7 @@ def fit(
     saved, marks = time.monotonic(), []
     with seeded(seed, _STEP), _interrupts() as stop:
         for i in range(log.done, config.steps):
-            _reseed(seed, _STEP, i)
+            reseed(seed, _STEP, i)
             rate = config.rate(i)
             for key, optimiser in optimisers.items():
                 for group, lr in zip(optimiser.param_groups, base[key], strict=True):
@@ -615,9 +589,8 @@ def seconds_per_step(train: Callable[[], Any], count: int = 13) -> float | None:
         train: trains; is stopped by the probe.
         count: steps.
     """
-    now = _session.get()
     try:
-        with session(device=now.device, stop_after=count):
+        with session(stop_after=count, progress=None):
             train()
     except Stopped as found:
         return found.seconds
@@ -746,3 +719,79 @@ class TorchModel(models.Model):
     def parameters(self) -> int:
         """Number of learnt weights."""
         return sum(p.numel() for p in self.net.parameters())
+
+
+def grey_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
+    """The constants of a GreyModel: the grey values of the training split.
+
+    Raises:
+        DataError: the data are vectors, or all pixels are equal.
+    """
+    if not data.images:
+        raise DataError(f"this is a model of grey values, {data.name} has vectors; leave it out")
+    values = models.levels(read_all(data.train))
+    if len(values) < 2:
+        raise DataError(f"{data.name}: all pixels have one grey value, there is nothing to learn; leave this baseline out")
+    return {"values": values}
+
+
+def standard_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
+    """Mean and standard deviation of every coordinate of the training split: shift (d,) and scale (d,) float32.
+
+    Raises:
+        DataError: a coordinate is constant.
+    """
+    rows = read_all(data.train)
+    scale = rows.std(axis=0)
+    if not (scale > 0).all():
+        raise DataError(f"{data.name}: coordinate {int(np.argmin(scale))} is constant, it has no density; leave it out")
+    return {"shift": rows.mean(axis=0).astype(np.float32), "scale": scale.astype(np.float32)}
+
+
+class GreyModel(TorchModel):
+    """Base of a trained net that gives masses to grey values. constants: values (L,) uint8 from `grey_constants`."""
+
+    @property
+    def levels(self) -> int:
+        """L, the number of grey values."""
+        return len(self.constants["values"])
+
+    def ranks(self, x: "Tensor") -> "Tensor":
+        """Grey values as their ranks 0 ... L − 1, of the same shape."""
+        import torch
+
+        values = torch.from_numpy(self.constants["values"]).to(x.device)
+        found = torch.searchsorted(values, x.contiguous()).clamp(max=len(values) - 1)
+        if (values[found] != x).any():
+            raise DataError(f"the model knows {len(values)} grey values, the images have others; quantise them as the training data are")
+        return found
+
+    def scaled(self, ranks: "Tensor") -> "Tensor":
+        """Ranks as a net's inputs, in [0, 1]: black pixels, often most of them, say nothing."""
+        return ranks.float() / (self.levels - 1)
+
+    def greys(self, ranks: "Tensor") -> NDArray[np.uint8]:
+        """Grey values of ranks."""
+        return np.asarray(self.constants["values"][ranks.cpu().numpy()])
+
+    # -- square patches as the parts of an image -----------------------------------------------------------------------------------
+
+    def patch_of_pixels(self, side: int) -> NDArray[np.int64]:
+        """Number of the patch in raster order that every pixel belongs to, (dims,)."""
+        c, h, w = self.shape
+        rows, columns = np.divmod(np.arange(h * w), w)
+        return np.tile(rows // side * (w // side) + columns // side, c)
+
+    def joined(self, patches: "Tensor") -> "Tensor":
+        """Ranks (n, k, ...) of the k values of a patch as one number below Lᵏ, the first value counting least, (n, ...)."""
+        import torch
+
+        powers = self.levels ** torch.arange(patches.shape[1], device=patches.device)
+        return (patches * powers.reshape(-1, *[1] * (patches.ndim - 2))).sum(dim=1)
+
+    def apart(self, numbers: "Tensor", k: int) -> "Tensor":
+        """The inverse of `joined`: (n, ...) to (n, k, ...)."""
+        import torch
+
+        powers = self.levels ** torch.arange(k, device=numbers.device)
+        return numbers[:, None] // powers.reshape(-1, *[1] * (numbers.ndim - 1)) % self.levels

@@ -1026,3 +1026,101 @@ def test_random_bytes_never_raise_anything_but_a_data_error() -> None:
 def test_arrays_of_every_shape_either_open_or_say_why() -> None:
     for shape in [(2, 1, 1, 1), (2, 3), (2, 5, 5), (2, 1, 5, 5), (2, 5, 5, 1), (1, 1, 1)]:
         assert len(ArraySamples(np.zeros(shape, np.uint8))) == shape[0]
+
+
+# -- what only damage and odd sets of whole runs showed ------------------------------------------------------------------------------
+
+
+def test_damage_inside_a_stored_npz_is_found_when_it_is_opened(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.npz", images=RNG.integers(0, 256, (40, 8, 6, 3), dtype=np.uint8))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"array images: damaged \(wrong checksum\)"):
+        open_samples(path)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "stored.npz", "packed.npz"])
+def test_bytes_behind_an_array_are_no_footnote(tmp_path: Path, name: str) -> None:
+    out = io.BytesIO()
+    np.save(out, X)
+    np.save(out, X)
+    if name == "x.npy":
+        (tmp_path / name).write_bytes(out.getvalue())
+    else:
+        method = zipfile.ZIP_STORED if name == "stored.npz" else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(tmp_path / name, "w", method) as z:
+            z.writestr("images.npy", out.getvalue())
+    with pytest.raises(DataError, match="more than one array, expected 720 bytes .*; save one array a file"):
+        open_samples(tmp_path / name)
+
+
+def test_joined_tars_are_not_read_by_half(tmp_path: Path) -> None:
+    both = b"".join(pack(tmp_path / f"{name}.tar", {f"{name}.png": PNG}).read_bytes() for name in "ab")
+    (tmp_path / "x.tar").write_bytes(both)
+    with pytest.raises(DataError, match=r"x\.tar: .*the file goes on: a blanked block, or archives that were joined"):
+        open_samples(tmp_path / "x.tar")
+
+
+def test_a_wrong_checksum_at_the_end_of_a_compressed_tar_is_found(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.tar.gz", {"a.png": PNG})
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.tar\.gz: truncated or damaged tar archive \(CRC check failed"):
+        open_samples(path)
+
+
+def test_copies_are_said_in_the_record() -> None:
+    import genbench
+
+    x = RNG.integers(0, 256, (200, 3, 6, 6), dtype=np.uint8)
+    settings = {"metrics": ["fid"], "extractor": "pixels", "cache": None, "device": "cpu"}
+    for copies, said in ((0, False), (2, False), (3, True), (199, True)):
+        gen = np.concatenate([x[: 200 - copies], x[:1].repeat(copies, 0)])
+        warnings = genbench.evaluate(gen, x, **settings).record["warnings"]
+        assert any(f"samples: {copies} of 200 samples are exact copies" in w for w in warnings) == said
+        assert not any(w.startswith("reference: ") for w in warnings)
+
+
+def test_bytes_stay_bytes_beside_floats_of_another_range() -> None:
+    assert open_samples(X, value_range=(-1, 1)).fingerprint() == open_samples(X).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "with d >= 1"),
+        ({"mu": np.zeros(2), "sigma": np.zeros((2, 2))}, "sigma is zero"),
+        ({"mu": np.zeros(2), "sigma": np.eye(2) + 0.1j}, "sigma is an array of real numbers, found complex128"),
+        ({"mu": np.array(["0", "1"]), "sigma": np.eye(2)}, "mu is an array of real numbers"),
+        ({"mu": np.zeros(2), "sigma": np.eye(2) > 0}, "sigma is an array of real numbers, found bool"),
+    ],
+)
+def test_a_statistics_file_of_no_covariance_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], match: str) -> None:
+    from genbench.statistics import Moments
+
+    with pytest.raises(DataError, match=rf"x\.npz: .*{match}"):
+        Moments.load(saved(tmp_path / "x.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    "break_it", [lambda d: d[: len(d) // 2], lambda d: d[:-4], lambda d: d[:60] + b"\xff" + d[61:], lambda d: b"PK" + d[2:40]]
+)
+def test_a_damaged_statistics_file_is_refused(tmp_path: Path, break_it: Callable[[bytes], bytes]) -> None:
+    import genbench
+
+    path = saved(tmp_path / "x.npz", mu=np.zeros(3), sigma=np.eye(3))
+    path.write_bytes(break_it(path.read_bytes()))
+    with pytest.raises(DataError, match=r"x\.npz: "):
+        genbench.evaluate(RNG.normal(size=(9, 3)), path, metrics=["fid"], extractor="identity", cache=None)
+
+
+def test_a_statistics_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    from genbench.statistics import Moments
+
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as z:
+        z.writestr("mu.npy", b"0 0 0")
+        z.writestr("sigma.npy", b"1 0 0")
+    with pytest.raises(DataError, match="mu is an array of real numbers, found no array"):
+        Moments.load(tmp_path / "x.npz")

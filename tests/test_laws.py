@@ -1,14 +1,22 @@
-"""Laws that hold for every metric found, and metamorphic relations of each."""
+"""Laws that hold for every metric found, metamorphic relations of each, and of the whole evaluation (`test_relation_*`)."""
 
+import io
 import math
-from collections.abc import Mapping
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import genbench
 from genbench import registry
 from genbench.estimate import Estimate, Undefined
 from genbench.metric import Metric
+from genbench.protocol import ANY, Protocol
 from genbench.statistics import Features, LatentPath, Law, LogLikelihood, Moments, Probabilities, Reconstructions
 
 METRICS = registry.modules("metrics")
@@ -336,3 +344,278 @@ def test_prdc_of_one_generated_class_loses_recall_and_coverage_only() -> None:
     x = np.repeat(np.array([[0.0], [1.0], [2.0], [3.0]]), 25, axis=0)
     found = prdc(np.zeros((100, 1)), x)
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 0.25, 0.25)
+
+
+# -- relations of the whole evaluation -----------------------------------------------------------------------------------------------
+# What a change of the input that means nothing, or something known, does to the numbers of a run. "Bits" are value and interval.
+
+RELATED = ["fid", "kid", "prdc"]
+_FIELDS = np.random.default_rng(8).normal(size=(110, 3, 4, 4))
+PICTURES = np.clip(128 + 40 * np.kron(_FIELDS, np.ones((1, 1, 2, 2))), 0, 255).astype(np.uint8)  # (n, c, h, w)
+GEN, REF = PICTURES[:50], PICTURES[50:]
+
+
+def bits(gen: Any, ref: Any = REF, **settings: Any) -> dict[str, tuple[float, float | None, float | None]]:
+    chosen: dict[str, Any] = {"metrics": RELATED, "extractor": "random", "cache": None, "device": "cpu"}
+    found = genbench.evaluate(gen, ref, **(chosen | settings))
+    return {r["quantity"]: (r["value"], r["low"], r["high"]) for r in found.record["results"]}
+
+
+def png(x: np.ndarray, **options: Any) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(x.transpose(1, 2, 0)).save(out, "png", **options)
+    return out.getvalue()
+
+
+def files(root: Path, named: Mapping[str, bytes]) -> Path:
+    for name, data in named.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def pngs(x: np.ndarray = GEN, **options: Any) -> dict[str, bytes]:
+    return {f"{i:03d}.png": png(image, **options) for i, image in enumerate(x)}
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, tuple[float, float | None, float | None]]:
+    return bits(GEN)
+
+
+def test_relation_the_order_of_rows_moves_no_bit(plain: dict) -> None:
+    assert bits(GEN[::-1], REF[np.random.default_rng(0).permutation(len(REF))]) == plain
+
+
+def test_relation_new_file_names_move_no_bit(plain: dict, tmp_path: Path) -> None:
+    names = np.random.default_rng(1).permutation(len(GEN))
+    assert bits(files(tmp_path, {f"sample-{names[i]} é.PNG": data for i, data in enumerate(pngs().values())})) == plain
+
+
+def in_zip(root: Path) -> Path:
+    with zipfile.ZipFile(root / "x.zip", "w") as z:
+        for name, data in pngs().items():
+            z.writestr(name, data)
+    return root / "x.zip"
+
+
+def in_tar(root: Path) -> Path:
+    with tarfile.open(root / "x.tar.gz", "w:gz") as t:
+        for name, data in reversed(pngs().items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            t.addfile(member, io.BytesIO(data))
+    return root / "x.tar.gz"
+
+
+def in_npy(root: Path) -> Path:
+    np.save(root / "x.npy", GEN.transpose(0, 2, 3, 1))
+    return root / "x.npy"
+
+
+def in_npz(root: Path) -> Path:
+    np.savez_compressed(root / "x.npz", images=GEN)
+    return root / "x.npz"
+
+
+def in_safetensors(root: Path) -> Path:
+    from safetensors.numpy import save_file
+
+    save_file({"samples": np.ascontiguousarray(GEN)}, root / "x.safetensors")
+    return root / "x.safetensors"
+
+
+def in_tensor(root: Path) -> Any:
+    import torch
+
+    return torch.from_numpy(GEN.copy())
+
+
+class Items:
+    def __len__(self) -> int:
+        return len(GEN)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(GEN[i].transpose(1, 2, 0)), 0
+
+
+CONTAINERS: list[Callable[[Path], Any]] = [in_zip, in_tar, in_npy, in_npz, in_safetensors, in_tensor, lambda root: Items()]
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=["zip", "tar.gz", "npy", "npz", "safetensors", "tensor", "Dataset"])
+def test_relation_another_container_moves_no_bit(plain: dict, container: Callable[[Path], Any], tmp_path: Path) -> None:
+    assert bits(container(tmp_path)) == plain
+
+
+def test_relation_another_coding_of_the_same_pixels_moves_no_bit(plain: dict, tmp_path: Path) -> None:
+    mixed = pngs()
+    for i, name in enumerate(list(mixed)[:30]):
+        out = io.BytesIO()
+        image = Image.fromarray(GEN[i].transpose(1, 2, 0))
+        (image.convert("RGBA") if i % 3 == 0 else image).save(out, ("png", "bmp", "tiff")[i % 3])
+        mixed[name] = out.getvalue()
+    assert bits(files(tmp_path, mixed)) == plain
+
+
+def test_relation_another_compression_moves_no_bit(plain: dict, tmp_path: Path) -> None:
+    assert bits(files(tmp_path, pngs(compress_level=0))) == plain
+
+
+def test_relation_subfolders_move_no_bit(plain: dict, tmp_path: Path) -> None:
+    assert bits(files(tmp_path, {f"{i % 3}/deep/{name}": data for i, (name, data) in enumerate(pngs().items())})) == plain
+
+
+def test_relation_litter_moves_no_bit(plain: dict, tmp_path: Path) -> None:
+    litter = {".DS_Store": b"\0" * 99, "._000.png": b"\0\5\x16\7", "Thumbs.db": b"x", "__MACOSX/._1.png": b"x", "notes.txt": b"hi"}
+    assert bits(files(tmp_path, pngs() | litter)) == plain
+
+
+def test_relation_bad_files_that_are_skipped_move_no_bit(plain: dict, tmp_path: Path) -> None:
+    bad = {"bad.png": b"", "half.png": png(GEN[0])[:80], "wide.png": png(np.zeros((3, 8, 9), np.uint8))}
+    assert bits(files(tmp_path, pngs() | bad), on_bad="skip") == plain
+
+
+def test_relation_scaled_floats_move_no_bit(plain: dict) -> None:
+    assert bits((GEN / 255).astype(np.float32)) == plain
+    assert bits((GEN / 127.5 - 1).astype(np.float32), value_range=(-1, 1)) == plain
+
+
+def test_relation_readers_and_batches_move_no_bit(plain: dict, tmp_path: Path) -> None:
+    root = files(tmp_path, pngs())
+    for workers, batch in ((1, 1), (3, 7), (2, 1000)):
+        assert bits(root, workers=workers, batch_size=batch) == plain
+
+
+def test_relation_the_cache_moves_no_bit(plain: dict, tmp_path: Path) -> None:
+    first = genbench.evaluate(GEN, REF, metrics=RELATED, extractor="random", cache=tmp_path, device="cpu")
+    again = genbench.evaluate(GEN, REF, metrics=RELATED, extractor="random", cache=tmp_path, device="cpu")
+    assert again.record["timing"]["cached"] == len(GEN) + len(REF)
+    assert first.id == again.id
+    assert bits(GEN, cache=tmp_path) == plain
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [7, 8, 30], list(range(5, 50, 5))])
+def test_relation_batches_of_a_monitor_move_a_value_by_rounding_only(plain: dict, cuts: list[int]) -> None:
+    monitor = genbench.Monitor(REF, metrics=RELATED, extractor="random", cache=None, device="cpu")
+    for batch in np.split(GEN, cuts):
+        monitor.update(batch)
+    found = monitor.compute()
+    for q, (value, _, _) in plain.items():
+        assert found[q].value == pytest.approx(value, rel=1e-5, abs=1e-7), q
+
+
+def test_relation_a_metric_does_not_depend_on_its_company(plain: dict) -> None:
+    assert bits(GEN, metrics=list(reversed(RELATED))) == plain
+    for name in RELATED:
+        assert bits(GEN, metrics=[name]).items() <= plain.items()
+
+
+def test_relation_other_roles_move_no_bit(plain: dict) -> None:
+    assert bits(GEN, train=PICTURES[:40], test=PICTURES[40:]) == plain
+
+
+def test_relation_all_samples_by_number_move_no_bit(plain: dict) -> None:
+    assert bits(GEN, n=len(GEN)) == plain
+
+
+def test_relation_a_protocol_written_out_moves_no_bit(plain: dict) -> None:
+    assert bits(GEN, protocol=Protocol("mine", ANY, tuple(RELATED), "random"), metrics=None, extractor=None) == plain
+
+
+def test_relation_the_sides_can_be_swapped(plain: dict) -> None:
+    back = {q: v[0] for q, v in bits(REF, GEN).items()}
+    assert back["fid"] == pytest.approx(plain["fid"][0], rel=1e-6)
+    assert back["kid"] == pytest.approx(plain["kid"][0], rel=1e-6)
+    equal = bits(GEN, REF[: len(GEN)]), bits(REF[: len(GEN)], GEN)
+    assert equal[0]["precision"][0] == equal[1]["recall"][0]
+    assert equal[0]["recall"][0] == equal[1]["precision"][0]
+
+
+# Rows in file order: by content, other pixels would be another order, and so other blocks of a jackknife.
+PIXELS: dict[str, Any] = {"protocol": Protocol("pixels", ANY, ("fid", "prdc"), "pixels", order="file"), "metrics": None, "extractor": None}
+SAME_PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mirrored": lambda x: x[..., ::-1],
+    "turned": lambda x: np.rot90(x, axes=(2, 3)),
+    "channels exchanged": lambda x: x[:, [2, 0, 1]],
+    "negative": lambda x: 255 - x,
+    "with a frame": lambda x: np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=77),
+    "with pixels shuffled alike": lambda x: x.reshape(len(x), -1)[:, np.random.default_rng(2).permutation(192)].reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("how", SAME_PIXELS)
+def test_relation_the_same_motion_of_all_images_keeps_pixel_distances(how: str) -> None:
+    change = SAME_PIXELS[how]
+    before, after = bits(GEN, **PIXELS), bits(change(GEN), change(REF), **PIXELS)
+    for q, (value, _, _) in before.items():
+        assert after[q][0] == pytest.approx(value, rel=1e-4), q
+
+
+def test_relation_darker_pixels_scale_the_distance() -> None:
+    even = PICTURES // 2 * 2
+    before, after = bits(even[:50], even[50:], **PIXELS), bits(even[:50] // 2, even[50:] // 2, **PIXELS)
+    assert after["fid"][0] == pytest.approx(before["fid"][0] / 4, rel=1e-4)
+    for q in ("precision", "recall", "density", "coverage"):
+        assert after[q][0] == pytest.approx(before[q][0]), q
+
+
+def test_relation_grey_as_colour_triples_the_distance() -> None:
+    grey = PICTURES[:, :1]
+    before, after = bits(grey[:50], grey[50:], **PIXELS), bits(grey[:50].repeat(3, 1), grey[50:].repeat(3, 1), **PIXELS)
+    assert after["fid"][0] == pytest.approx(3 * before["fid"][0], rel=1e-4)
+    assert after["density"][0] == pytest.approx(before["density"][0])
+
+
+def test_relation_more_garbage_is_further_away() -> None:
+    noise = np.random.default_rng(3).integers(0, 256, GEN.shape, dtype=np.uint8)
+    found = [bits(np.concatenate([noise[:k], GEN[k:]])) for k in (0, 5, 15, 50)]
+    for q, direction in (("fid", 1), ("kid", 1), ("precision", -1), ("density", -1)):
+        values = [direction * f[q][0] for f in found]
+        assert values == sorted(values), q
+        assert values[0] < values[-1], q
+
+
+def test_relation_other_names_of_the_classes_move_no_bit(tmp_path: Path) -> None:
+    """The same new names on both sides."""
+
+    def sorted_into(root: Path, x: np.ndarray, names: str) -> Path:
+        return files(root, {f"{names[i % 3]}/{i}.png": png(image) for i, image in enumerate(x)})
+
+    found = [
+        bits(sorted_into(tmp_path / names / "g", GEN, names), sorted_into(tmp_path / names / "r", REF, names), metrics=["class_fd"])
+        for names in ("abc", "cab", "zyx")
+    ]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for q, (value, _, _) in found[0].items():
+            assert other[q][0] == pytest.approx(value, rel=1e-9), q
+
+
+def test_relation_a_statistics_file_of_the_reference_gives_the_same_distance(tmp_path: Path) -> None:
+    g, r = rows("gen", 300), rows("ref", 400)
+    Moments.of(r).save(tmp_path / "s.npz")
+    settings: dict[str, Any] = {"metrics": ["fid"], "extractor": "identity"}
+    assert bits(g, tmp_path / "s.npz", **settings)["fid"][0] == pytest.approx(bits(g, r, **settings)["fid"][0], rel=1e-9)
+
+
+def test_relation_other_seeds_of_a_subset_stay_within_the_intervals() -> None:
+    """Seeds 0 to 19: differences of two subsets of 400 against one value's half width, which a third of the pairs may exceed."""
+    g, r = rows("gen", 4000), rows("ref", 4000)
+    found = [bits(g, r, metrics=["fid"], extractor="identity", n=400, seed=seed)["fid_debiased"] for seed in range(20)]
+    whole = bits(g, r, metrics=["fid"], extractor="identity")["fid_debiased"][0]
+    missed = sum(not low <= whole <= high for _, low, high in found)  # type: ignore[operator]
+    assert missed <= 3, "5 % of 20; four or more have a chance of 1.6 %"
+    assert len({value for value, _, _ in found}) == 20
+
+
+def test_relation_a_constant_feature_changes_no_distance() -> None:
+    for pad in (np.zeros((200, 2)), np.full((200, 3), 7.5)):
+        assert prdc(np.hstack([G, pad]), np.hstack([R, pad])) == pytest.approx(prdc(G, R))
+        assert fid(np.hstack([G, pad]), np.hstack([R, pad])) == pytest.approx(fid(G, R), rel=1e-7)
+
+
+def test_relation_twice_the_samples_of_one_side_change_a_precision_only_by_ties() -> None:
+    """Every generated sample twice: the share of them inside the reference's manifold, and which reference samples are covered, stay."""
+    once, twice = prdc(G, R), prdc(np.repeat(G, 2, axis=0), R, equal=False)
+    for q in ("precision", "density", "coverage"):
+        assert twice[q] == pytest.approx(once[q]), q

@@ -178,9 +178,85 @@ def test_vectors_are_ranked_by_coverage():
 def test_values_that_bound_from_different_sides_are_not_compared():
     cell = {"low": 0.0, "high": 1.0, "seed_sd": None, "variance": 1e-9, "freedom": math.inf}
     assert compare(Cell(1.0, bound="upper", **cell), Cell(2.0, bound="exact", **cell)) is None
-    (table,) = derive([record("a", 1.0, bound="upper"), record("b", 9.0)])
-    assert ranks(table) == {"a": (1, 2), "b": (1, 2)}
-    assert "≤ 1.00" in to_markdown([table])
+    exact, upper = derive([record("a", 1.0, bound="upper"), record("b", 9.0), record("c", 20.0)])
+    assert (ranks(exact), ranks(upper)) == ({"b": (1, 1), "c": (2, 2)}, {"a": (1, 1)})
+    assert "≤ 1.00" in to_markdown([upper])
+
+
+def likely(model, nats, bound="exact", measure="mass", fid=1.0, **baseline):
+    """A record of a protocol whose first metric is nll; without a likelihood where nats is None."""
+    one = record(model, fid, protocol="q", **baseline).record
+    row = one["results"][0] | {"metric": "nll", "quantity": "nll", "unit": "nats", "bound": bound, "measure": measure}
+    row |= {"value": nats, "low": (nats or 0) - 0.1, "high": (nats or 0) + 0.1}
+    content = {k: v for k, v in one.items() if k not in ("id", "timing", "schema")}
+    content["protocol"] = content["protocol"] | {"metrics": ["nll", "fid"]}
+    content["results"] = [*([row] if nats is not None else []), *content["results"]]
+    return runs.make(content, {"training_seconds": 90.0, "samples_per_second": 430.0})
+
+
+def test_likelihoods_are_ranked_by_kind_and_samples_all_together():
+    tables = derive(
+        [
+            likely("made", 88.0, fid=5.0),
+            likely("tree", 135.0, fid=7.0),
+            likely("vae", 80.0, "upper", fid=3.0),
+            likely("iwae", 79.0, "upper", fid=4.0),
+            likely("flow", -300.0, measure="density", fid=6.0),
+            likely("rbm", 86.0, "estimate", fid=8.0),
+            likely("gan", None, fid=1.0),
+            likely("noise", 543.0, fid=90.0, role="floor"),
+            likely("test_set", None, fid=0.0, role="ceiling"),
+        ]
+    )
+    found = [(t.kind, ranks(t)) for t in tables]
+    assert found[0] == (("exact", "density"), {"flow": (1, 1)})
+    assert found[1] == (("exact", "mass"), {"made": (1, 1), "tree": (2, 2), "noise": None})
+    assert found[2] == (("upper", "mass"), {"iwae": (1, 1), "vae": (2, 2)})
+    assert found[3] == (("estimate", "mass"), {"rbm": (1, 1)})
+    assert found[4][0] is None
+    assert [r.model for r in tables[4].rows] == ["test_set", "gan", "vae", "iwae", "made", "flow", "tree", "rbm", "noise"]
+    assert all(t.primary == "nll" and list(t.quantities) == ["nll"] for t in tables[:4])
+    assert (tables[4].primary, list(tables[4].quantities)) == ("fid_debiased", ["nll", "fid_debiased"])
+    text = to_markdown(tables)
+    assert "# q: nll, upper bounds: a rank compares the bounds, not what they bound (of a mass)" in text
+    rows = list(csv.DictReader(io.StringIO(to_csv(tables).partition("\n")[2])))
+    assert [(r["model"], r["ranked_by"], r["bound"], r["measure"]) for r in rows[:2]] == [
+        ("flow", "nll", "exact", "density"),
+        ("made", "nll", "exact", "mass"),
+    ]
+    assert rows[0]["fid_debiased"] == ""
+
+
+def test_a_likelihood_that_is_not_the_first_metric_gets_no_table_and_ranks_nothing():
+    made = likely("made", 88.0)
+    made.record["protocol"]["metrics"] = ["fid", "nll"]
+    (table,) = derive([made])
+    assert (table.primary, table.kind) == ("fid_debiased", None)
+
+
+def test_models_without_any_value_are_shown_beside_the_likelihoods():
+    failure = {"baseline": "vae", "family": "x", "role": "model", "config": {}, "seed": 0, "protocol_hash": "hash-q", "error": "x"}
+    content = {k: v for k, v in likely("made", 88.0).record.items() if k not in ("id", "timing", "schema")}
+    content["results"] = content["results"][:1]
+    exact, rest = derive([runs.make(content, {})], [failure])
+    assert (ranks(exact), [(r.model, r.failed) for r in rest.rows]) == ({"made": (1, 1)}, [("vae", 1)])
+
+
+def test_costs_have_columns():
+    (table,) = derive([record("a", 1.0, parameters=1_234_567, nfe=784), record("b", 2.0)])
+    text = to_markdown([table])
+    assert "| parameters | training (s) | NFE |" in text
+    assert "| 1,234,567 | 0.5 | 784 |" in text
+    assert "| 3 | 0.5 | – |" in text
+    rows = list(csv.DictReader(io.StringIO(to_csv([table]).partition("\n")[2])))
+    assert (rows[0]["nfe"], rows[0]["parameters"], rows[0]["training_seconds"], rows[0]["samples_per_second"]) == (
+        "784",
+        "1234567",
+        "0.5",
+        "",
+    )
+    (fast,) = [t for t in derive([likely("made", 88.0)]) if t.kind is None]
+    assert fast.rows[0].speed == 430.0
 
 
 def test_a_value_without_an_interval_ties_with_all():
@@ -296,7 +372,7 @@ def test_hostile_names_are_neutralised():
     assert rows[0]["model"].startswith("'=cmd")
     text = to_markdown([table])
     assert "<script>" not in text
-    assert all(line.count("|") - line.count("\\|") == 7 for line in text.splitlines() if "a\\|b" in line)
+    assert all(line.count("|") - line.count("\\|") == 9 for line in text.splitlines() if "a\\|b" in line)
 
 
 # -- folders -------------------------------------------------------------------------------------------------------------------------

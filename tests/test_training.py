@@ -537,6 +537,32 @@ def test_made_draws_from_the_conditionals_of_its_forward_pass(hidden):
     assert torch.equal(torch.from_numpy(x.reshape(256, 9) > 0), u >= 1 - white)
 
 
+@pytest.mark.parametrize("hidden", [(), (20,), (20, 30)])
+def test_several_orders_are_an_even_mixture_each_of_which_sees_only_what_comes_before(hidden):
+    model = made(hidden=hidden, orders=3, steps=9)
+    x = torch.from_numpy(binary(50, 1))
+    each = torch.stack([model.pixels(x, o).double().sum(dim=1) for o in range(3)])
+    wanted = torch.log(each.exp().mean(dim=0)).detach().numpy()
+    assert model.log_prob(x.numpy()) == pytest.approx(wanted, rel=1e-6)
+    assert len({tuple(place) for place in model.constants["place"]}) == 3
+    for order, place in enumerate(model.constants["place"]):
+        at = torch.rand(1, 9, requires_grad=True)
+        out = model.net(at, order)[0, :, 0]
+        for d in range(9):
+            (slope,) = torch.autograd.grad(out[d], at, retain_graph=True)
+            assert (slope[0, place >= place[d]] == 0).all()
+            assert place[d] == 0 or (slope[0, place < place[d]] != 0).any()
+
+
+def test_every_order_draws_from_the_conditionals_of_its_forward_pass():
+    model = made(orders=3)
+    u = torch.rand(256, 9, generator=training.torch_generator(3, 0))
+    for order in range(3):
+        ranks = model.drawn(u, order)
+        white = torch.sigmoid(model.net(model.scaled(ranks), order)[:, :, 0])
+        assert torch.equal(ranks > 0, u >= 1 - white)
+
+
 def test_made_learns_a_markov_chain():
     # Entropy: ln 2 + 8 h(0.9), a pixel being as the one before it with probability 0.8 + 0.2 / 2; 400 images leave it .1 above.
     model = made(steps=400)
