@@ -9,7 +9,7 @@ Can: sample; log p exact.
 
     genbench bench mnist-dynbin --only pixel_transformer
 
-Time, on one thread of an EPYC core with bfloat16: mnist-dynbin with 1,400 steps 122 CPU-seconds, which reached 87.7 nats on 500
+Time: on one thread with bfloat16, mnist-dynbin with 1,400 steps 122 CPU-seconds, which reached 87.7 nats on 500
 images of the validation split (standard error .9). digits: 120 CPU-seconds, 85.0 nats on the test split.
 """
 

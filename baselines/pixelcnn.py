@@ -11,7 +11,7 @@ Can: sample; log p exact.
 
     genbench bench mnist-dynbin --only pixelcnn
 
-Time, on one thread of an EPYC core with bfloat16: mnist-dynbin 62 CPU-seconds for the budget of one minute, which reached 90.2 nats on 500
+Time: on one thread with bfloat16, mnist-dynbin 62 CPU-seconds for the budget of one minute, which reached 90.2 nats on 500
 images of the validation split (standard error .9); 276 for that of five minutes, 84.9 on 1,000 (.6). Many small steps pay: at 20,000
 images seen, 400 steps of 50 of 6 layers of 32 were at 104.8 and 1,000 of 20 at 94.1. digits: 78 CPU-seconds, 81.1 nats on the test split.
 8-bit MNIST: 54 CPU-seconds with 600 steps, 1.32 bits per pixel on 500 test images.
