@@ -10,9 +10,10 @@ Can: sample; log p along the ODE: of vectors exact up to the solver's tolerance,
 
 Time: on grid25 114 CPU-seconds (one thread); reached 25 of 25 modes, 97.7 % of samples within 3 SD (98.9 % of the law's own are) at NFE 20
 and 97.7 % at NFE 10, NLL − entropy 0.04 nats. Without transport 1,000 steps reached 0.38, with it 0.19.
+On mnist 1,500 steps, 120 CPU-seconds: FD 26.9 in the features of the mnist extractor at NFE 20 (2,000 samples).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,10 @@ class Config(denoising.Config):
 RECIPES = {
     "vectors": Config(steps=8000, batch=256, lr=2e-3, width=128, blocks=3, fourier=1.0, ema=0.999, transport=True),
     "digits": Config(steps=3000, batch=100, lr=1e-3, width=32, blocks=1, ema=0.999, nfe=20),
-    "mnist": Config(steps=4000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20),
+    "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20),
 }
-BUDGETS = {"vectors": {"1min": {"steps": 4000}, "5min": {}}, "mnist": {"5min": {}}}
+VARIANTS = {"independent": {"vectors": replace(RECIPES["vectors"], transport=False)}}
+BUDGETS = {"vectors": {"1min": {"steps": 4000}, "5min": {}}, "mnist": {"1min": {"steps": 700}, "5min": {}}}
 SMOKE = {
     "vectors": Config(steps=150, batch=128, lr=1e-2, width=16, blocks=1, tolerance=1e-2),
     "images": Config(steps=40, batch=64, lr=1e-2, width=8, blocks=1, nfe=4, tolerance=1e-2),

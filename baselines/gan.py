@@ -107,7 +107,7 @@ class Config(training.Config):
 
 _PLAIN = Config(steps=14_000, batch=256, lr=1e-3, latent=2)
 _STABLE = replace(_PLAIN, loss="relativistic", r1=0.003)
-_IMAGES = Config(steps=2000, batch=64, lr=5e-4, latent=64, width=16, norm="batch", betas=(0.5, 0.9))
+_IMAGES = Config(steps=1200, batch=64, lr=5e-4, latent=64, width=16, norm="batch", betas=(0.5, 0.9))
 RECIPES = {
     "vectors": _STABLE,
     "mnist": replace(_IMAGES, loss="hinge", spectral=True, ema=0.995, bf16=True, lr=1e-3),
@@ -134,6 +134,7 @@ VARIANTS = {
         "mnist": replace(_IMAGES, loss="relativistic", r1=1.0, r2=1.0, norm="none", betas=(0.0, 0.9), ema=0.999),
     },
 }
+BUDGETS = {"vectors": {"1min": {"steps": 5000}, "5min": {}}, "mnist": {"1min": {"steps": 300}, "5min": {}}}
 SMOKE = {
     "vectors": Config(steps=60, batch=64, lr=1e-3, width=16, depth=1, loss="relativistic", r1=0.1, r2=0.1),
     "images": Config(steps=30, batch=32, lr=1e-3, width=8, latent=8, norm="batch", spectral=True, loss="hinge", ema=0.9),

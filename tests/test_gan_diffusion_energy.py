@@ -264,7 +264,7 @@ def test_deterministic_samplers_converge_at_their_order(sampler, order):
         u = [log(20.0), log(0.05)]
         (a, s), (b, r) = (DDPM.signal(exp(v)) for v in u)
         # Along the ODE (x − α m)/√(α² sd² + σ²) stays what it is.
-        wanted = (b * MEAN + (e - a * MEAN) * ((b**2 * SD**2 + r**2) / (a**2 * SD**2 + s**2)) ** 0.5) / b
+        wanted = b * MEAN + (e - a * MEAN) * ((b**2 * SD**2 + r**2) / (a**2 * SD**2 + s**2)) ** 0.5
         errors.append(float((model.denoise(e, None) - wanted).abs().mean()))
         assert model.net.calls == nfe
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.3)
