@@ -712,10 +712,20 @@ def mmd_interval(value: float, lift: float, influence_x: Float, influence_y: Flo
         m: of the other.
         v2: variance of the degenerate part.
     """
-    var_x, var_y = float(influence_x.var(ddof=1)) / n, float(influence_y.var(ddof=1)) / m
-    v1 = var_x + var_y
-    noise = var_x**2 * (kurtosis(influence_x) - 1) / len(influence_x) + var_y**2 * (kurtosis(influence_y) - 1) / len(influence_y)
-    return square_interval(value, lift, v1, v2, student95(max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9))
+    v1, freedom = first_order((influence_x, n), (influence_y, m))
+    return square_interval(value, lift, v1, v2, student95(freedom))
+
+
+def first_order(*sides: tuple[Float, int]) -> tuple[float, float]:
+    """Variance of a value from the influences of its sides' rows, Σ Var(h)/n, and the degrees of freedom that their kurtosis leaves to it.
+
+    Args:
+        sides: the influences, all of them or an even sample, and the number of rows n that they stand for.
+    """
+    parts = [(float(h.var(ddof=1)) / n, h) for h, n in sides]
+    v1 = sum(v for v, _ in parts)
+    noise = sum(v**2 * (kurtosis(h) - 1) / len(h) for v, h in parts)
+    return v1, max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9
 
 
 def square_interval(value: float, lift: float, v1: float, v2: float, t: float) -> tuple[float, float]:

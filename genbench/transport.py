@@ -9,7 +9,9 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.numerics import TILE, Float, kurtosis, student95
+from genbench.estimate import Estimate, Undefined
+from genbench.numerics import TILE, Float, first_order, student95
+from genbench.statistics import Features
 
 FOLDS = 4  # of the debiased value: its second-order noise is FOLDS/(FOLDS − 1) of the smallest possible
 SPREAD = 32  # parts at most behind the second-order variance
@@ -66,7 +68,7 @@ def sliced(gen: Float, ref: Float, u: Float) -> Sliced:
     if smallest < 4 * ROWS or debiased is None:
         return Sliced(values, debiased, None, influence, 0.0)
     value = float(values.mean())
-    v1, freedom = _first(phi, psi)
+    v1, freedom = first_order((phi, n), (psi, m))
     v2, z = _second(gram / lines, parts), student95(freedom)
     slope = v1 / value if value > 0 else 0.0  # the variance grows with the distance: that skews it to the right
     excess, shift = FOLDS / (FOLDS - 1), slope * (z * z + 1) / 4
@@ -80,12 +82,43 @@ def sliced(gen: Float, ref: Float, u: Float) -> Sliced:
     return Sliced(values, debiased, (ends[0], ends[1]), influence, v2)
 
 
-def _first(phi: Float, psi: Float) -> tuple[float, float]:
-    """Var(φ)/n + Var(ψ)/m, and the degrees of freedom that the fourth moments leave to it."""
-    parts = [(float(h.var(ddof=1)) / len(h), len(h), kurtosis(h)) for h in (phi, psi)]
-    v1 = sum(v for v, _, _ in parts)
-    noise = sum(v**2 * (k - 1) / n for v, n, k in parts)
-    return v1, max(2 * v1**2 / noise, 4.0) if noise > 0 else 1e9
+def refused(gen: Features, ref: Features) -> Undefined | None:
+    """Why there is no transport between two samples; None where there is."""
+    if min(len(gen), len(ref)) < 1:
+        return Undefined(f"needs at least 1 sample on each side, found {len(gen)} and {len(ref)}")
+    if max(float(np.abs(f.x).max()) for f in (gen, ref)) > 1e70:  # the second-order variance holds fourth powers
+        return Undefined("the features are too large for float64: their fourth powers overflow; rescale them")
+    return None
+
+
+def estimates(
+    found: Sliced, gen: Features, ref: Features, notes: tuple[str, ...], *, scale: float = 1.0, whole: bool = True
+) -> tuple[Estimate | Undefined, ...]:
+    """The plug-in mean and the debiased one as estimates.
+
+    Args:
+        found: from `sliced`.
+        gen: generated features as they were given.
+        ref: reference features as they were given.
+        notes: of both.
+        scale: factor on the distance.
+        whole: whether `found` is of all rows, so that its influences are theirs.
+    """
+    n, m = len(gen), len(ref)
+    points = (found.value, found.debiased)
+    if found.interval is None:
+        notes += (f"no interval: {min(n, m)} samples",)
+        small = Undefined(f"needs at least {4 * FOLDS} samples on each side, found {n} and {m}")
+        return tuple(small if point is None else Estimate(scale * point, None, None, n, None, notes=notes) for point in points)
+    influence = {role: scale * h for role, h in found.influence.items()} if whole else None
+    degenerate = scale**2 * found.degenerate
+    return tuple(
+        Estimate(
+            scale * point, scale * low, scale * high, n, "transport potentials", notes=notes, influence=influence, degenerate=degenerate
+        )
+        for point, (low, high) in zip(points, found.interval, strict=True)
+        if point is not None
+    )
 
 
 def _projected(x: Float, centre: Float, u: Float) -> NDArray[np.float64]:

@@ -5,10 +5,10 @@ from math import inf
 import numpy as np
 
 from genbench.errors import UsageError
-from genbench.estimate import Estimate, Quantity, Undefined
+from genbench.estimate import Quantity
 from genbench.metric import Outcome, metric
 from genbench.statistics import Features
-from genbench.transport import sliced
+from genbench.transport import estimates, refused, sliced
 
 
 @metric(
@@ -55,11 +55,10 @@ def mind(ref: Features, gen: Features, *, directions: int = 1000, equal: bool = 
     if directions < 1:
         raise UsageError(f"mind needs directions >= 1, found {directions}")
     n, m = len(gen), len(ref)
+    why = refused(gen, ref)
+    if why is not None:
+        return why, why
     smallest = min(n, m)
-    if smallest < 1:
-        return (Undefined(f"needs at least 1 sample on each side, found {n} and {m}"),) * 2
-    if max(float(np.abs(f.x).max()) for f in (gen, ref)) > 1e70:  # the variance holds fourth powers
-        return (Undefined("the features are too large for float64: their fourth powers overflow; rescale them"),) * 2
     notes: tuple[str, ...] = ()
     x, y = gen, ref
     if n != m and equal:
@@ -71,25 +70,4 @@ def mind(ref: Features, gen: Features, *, directions: int = 1000, equal: bool = 
     if gen.d > 1 and directions > 1:
         error = scale * float(found.values.std(ddof=1)) / np.sqrt(directions)
         notes += (f"the choice of the {directions:,} directions has a standard error of {error:.2g}",)
-    if found.interval is None:
-        notes += (f"no interval: {smallest} samples",)
-        small = Undefined(f"needs at least 16 samples on each side, found {n} and {m}")
-        return tuple(
-            small if point is None else Estimate(scale * point, None, None, n, None, notes=notes) for point in (found.value, found.debiased)
-        )
-    whole = x is gen and y is ref  # influences are of the rows as they were given
-    influence = {role: scale * h for role, h in found.influence.items()} if whole else None
-    return tuple(
-        Estimate(
-            scale * point,
-            scale * low,
-            scale * high,
-            n,
-            "transport potentials",
-            notes=notes,
-            influence=influence,
-            degenerate=scale**2 * found.degenerate,
-        )
-        for point, (low, high) in zip((found.value, found.debiased), found.interval, strict=True)
-        if point is not None
-    )
+    return estimates(found, gen, ref, notes, scale=scale, whole=x is gen and y is ref)

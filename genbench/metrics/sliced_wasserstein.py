@@ -5,11 +5,11 @@ from math import inf
 import numpy as np
 
 from genbench.errors import UsageError
-from genbench.estimate import Estimate, Quantity, Undefined
+from genbench.estimate import Quantity
 from genbench.metric import Outcome, metric
 from genbench.numerics import Float
 from genbench.statistics import Features
-from genbench.transport import FOLDS, sliced
+from genbench.transport import estimates, refused, sliced
 
 
 @metric(
@@ -68,12 +68,9 @@ def sliced_wasserstein(ref: Features, gen: Features, *, directions: int = 128, s
     """
     if directions < 1:
         raise UsageError(f"sliced_wasserstein needs directions >= 1, found {directions}")
-    n, m = len(gen), len(ref)
-    smallest = min(n, m)
-    if smallest < 1:
-        return (Undefined(f"needs at least 1 sample on each side, found {n} and {m}"),) * 2
-    if max(float(np.abs(f.x).max()) for f in (gen, ref)) > 1e70:  # v2 holds fourth powers
-        return (Undefined("the features are too large for float64: their fourth powers overflow; rescale them"),) * 2
+    why = refused(gen, ref)
+    if why is not None:
+        return why, why
     u, frame = _directions(gen.d, directions, seed)
     found = sliced(gen.x, ref.x, u)
     notes: tuple[str, ...] = ()
@@ -81,16 +78,7 @@ def sliced_wasserstein(ref: Features, gen: Features, *, directions: int = 128, s
         v = found.values
         units = v[: len(u) // frame * frame].reshape(-1, frame).mean(axis=1) if len(u) >= 2 * frame else v
         notes += (f"the choice of the {len(u)} directions has a standard error of {units.std(ddof=1) / np.sqrt(len(units)):.2g}",)
-    points = (found.value, found.debiased)
-    if found.interval is None:
-        notes += (f"no interval: {smallest} samples",)
-        small = Undefined(f"needs at least {4 * FOLDS} samples on each side, found {n} and {m}")
-        return tuple(small if point is None else Estimate(point, None, None, n, None, notes=notes) for point in points)
-    return tuple(
-        Estimate(point, low, high, n, "transport potentials", notes=notes, influence=found.influence, degenerate=found.degenerate)
-        for point, (low, high) in zip(points, found.interval, strict=True)
-        if point is not None
-    )
+    return estimates(found, gen, ref, notes)
 
 
 def _directions(d: int, count: int, seed: int) -> tuple[Float, int]:
