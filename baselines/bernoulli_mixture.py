@@ -14,7 +14,7 @@ Time: 59 CPU-seconds on mnist-dynbin; 500 components reached 125.1 nats on its t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ RECIPES = {"mnist-dynbin": Config(), "mnist-threshold": Config(), "digits": Conf
 SMOKE = {"images": Config(components=4, passes=10)}
 
 
-class Model(models.Model):
+class Model(models.ArrayModel):
     """A mixture.
 
     Args:
@@ -62,10 +62,6 @@ class Model(models.Model):
         arrays: values (L,) uint8 grey values; weights (K,); tables (K, D, L), float64, rows sum to one.
         shape: of one sample.
     """
-
-    def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
-        super().__init__(config, shape, **about)
-        self._arrays = dict(arrays)
 
     @property
     def bound(self) -> str:
@@ -86,18 +82,11 @@ class Model(models.Model):
         parts = [_joint(a, _hot(ranks[i : i + _BLOCK], len(a["values"]))) for i in range(0, len(ranks), _BLOCK)]
         return np.asarray(logsumexp(np.concatenate(parts), axis=1)) if parts else np.empty(0)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return dict(self._arrays)
-
     @property
     def parameters(self) -> int:
         """Free parameters: weights but one, L − 1 per pixel and component."""
         k, d, size = self._arrays["tables"].shape
         return int(k - 1 + k * d * (size - 1))
-
-    @classmethod
-    def from_arrays(cls, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays, shape)
 
 
 def _hot(ranks: NDArray[np.int64], size: int) -> NDArray[np.float64]:

@@ -11,10 +11,9 @@ Can: sample; log p exact.
 Time: 5 CPU-seconds on mnist-dynbin; reached 135.0 nats on its test split.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ RECIPES = {name: Config() for name in ("mnist-dynbin", "mnist-threshold", "digit
 SMOKE = {"images": Config()}
 
 
-class Model(models.Model):
+class Model(models.ArrayModel):
     """A tree.
 
     Args:
@@ -58,10 +57,6 @@ class Model(models.Model):
             float64, [d, v, w] = p(x_d = w | x_parent = v), the same for all v at the root.
         shape: of one sample.
     """
-
-    def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
-        super().__init__(config, shape, **about)
-        self._arrays = dict(arrays)
 
     @property
     def bound(self) -> str:
@@ -83,17 +78,10 @@ class Model(models.Model):
         above = np.where(a["parent"] >= 0, found[:, a["parent"]], 0)
         return np.log(a["tables"])[np.arange(self.dims), above, found].sum(axis=1)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return dict(self._arrays)
-
     @property
     def parameters(self) -> int:
         """Free parameters: L − 1 at the root, L (L − 1) at every other pixel."""
         return (len(self._arrays["values"]) - 1) * (1 + (self.dims - 1) * len(self._arrays["values"]))
-
-    @classmethod
-    def from_arrays(cls, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays, shape)
 
 
 def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = None) -> Model:

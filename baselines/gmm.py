@@ -16,10 +16,9 @@ Time: about a second on the toys and digits, half a minute on MNIST.
 
 import itertools
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,7 @@ RECIPES = {
 }
 
 
-class Model(models.Model):
+class Model(models.ArrayModel):
     """A mixture of Gaussians.
 
     Args:
@@ -84,10 +83,6 @@ class Model(models.Model):
             for vectors).
         shape: of one sample.
     """
-
-    def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
-        super().__init__(config, shape, **about)
-        self._arrays = dict(arrays)
 
     @property
     def bound(self) -> str:
@@ -122,18 +117,11 @@ class Model(models.Model):
             terms[:, k] = -0.5 * (w * w).sum(axis=0) - np.log(np.diag(factor)).sum() - 0.5 * self.dims * np.log(2 * np.pi)
         return np.asarray(logsumexp(terms + np.log(a["weights"]), axis=1))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return dict(self._arrays)
-
     @property
     def parameters(self) -> int:
         """Free parameters: weights but one, means, variances or covariances' lower triangles."""
         k, d = self._arrays["means"].shape
         return int(k - 1 + k * d + k * (d if "sds" in self._arrays else d * (d + 1) // 2))
-
-    @classmethod
-    def from_arrays(cls, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays, shape)
 
 
 def log_mass(n: int, mean: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ Time: under a second on digits and the toys, seconds on MNIST.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class Config(models.Config):
 RECIPES = {"*": Config()}
 
 
-class Model(models.Model):
+class Model(models.ArrayModel):
     """Independent coordinates.
 
     Args:
@@ -61,10 +61,6 @@ class Model(models.Model):
         arrays: images: values (L,) uint8 and p (D, L); vectors: edges (d, m+1), p (d, m), mean (d,), sd (d,).
         shape: of one sample.
     """
-
-    def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
-        super().__init__(config, shape, **about)
-        self._arrays = dict(arrays)
 
     @property
     def bound(self) -> str:
@@ -87,13 +83,6 @@ class Model(models.Model):
             found = to_levels(x, a["values"]).reshape(len(x), -1)
             return np.log(a["p"])[np.arange(self.dims), found].sum(axis=1)
         return _vector_log_prob(a, x)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return dict(self._arrays)
-
-    @classmethod
-    def from_arrays(cls, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays, shape)
 
 
 def _inverse(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.int64]:

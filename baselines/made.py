@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench import densities, training
-from genbench.errors import DataError, UsageError
-from genbench.models import TrainingData, generator, levels, read_all
+from genbench.errors import UsageError
+from genbench.models import TrainingData, generator
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +165,7 @@ def network(dims: int, hidden: tuple[int, ...], direct: bool, classes: int, orde
     return Made()
 
 
-class Model(training.TorchModel):
+class Model(training.GreyModel):
     """MADE. constants: values (L,) the dataset's grey values; place (O, D) int64, of every pixel in each order."""
 
     @property
@@ -183,24 +183,9 @@ class Model(training.TorchModel):
         place = torch.from_numpy(np.asarray(constants["place"]))
         return network(int(np.prod(shape)), config.hidden, config.direct, len(constants["values"]), place)
 
-    def ranks(self, x: "Tensor") -> "Tensor":
-        """Grey values (n, c, h, w) to their ranks (n, D)."""
-        import torch
-
-        values = torch.from_numpy(self.constants["values"]).to(x.device)
-        found = torch.searchsorted(values, x.reshape(len(x), -1).contiguous())
-        found = found.clamp(max=len(values) - 1)
-        if (values[found] != x.reshape(len(x), -1)).any():
-            raise DataError(f"the model knows {len(values)} grey values, the images have others; quantise them as the training data are")
-        return found
-
-    def scaled(self, ranks: "Tensor") -> "Tensor":
-        """Ranks as the net's inputs, in [0, 1]: black pixels, most of them, say nothing."""
-        return ranks.float() / (len(self.constants["values"]) - 1)
-
     def pixels(self, x: "Tensor", order: int) -> "Tensor":
         """log p of every pixel given those before it in an order, (n, D)."""
-        ranks = self.ranks(x)
+        ranks = self.ranks(x.flatten(1))
         return densities.categorical(self.net(self.scaled(ranks), order), ranks)
 
     @property
@@ -227,14 +212,14 @@ class Model(training.TorchModel):
         for order in chosen.unique().tolist():
             rows = (chosen == order).to(self.device)
             ranks[rows] = self.drawn(u[rows], order)
-        return np.asarray(self.constants["values"][ranks.cpu().numpy()])
+        return self.greys(ranks)
 
     def drawn(self, u: "Tensor", order: int) -> "Tensor":
         """Ranks (n, D) by inversion of uniform draws, pixel by pixel in an order."""
         import torch
         from torch.nn.functional import linear
 
-        net, n, classes = self.net, len(u), len(self.constants["values"])
+        net, n, classes = self.net, len(u), self.levels
         layers = [net.first, *net.layers] if net.first is not None else []
         weights = [net.weight(layer, order) for layer in layers]
         out, direct = net.weight(net.out, order), None if net.direct is None else net.weight(net.direct, order)
@@ -260,18 +245,14 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     """Maximise the likelihood with Adam; of several orders each step takes the next one.
 
     Raises:
-        DataError: the data are vectors.
+        DataError: the data are vectors, or all pixels are equal.
     """
     import torch
 
-    if not data.images:
-        raise DataError(f"made is a model of grey values, {data.name} has vectors; leave made out")
-    values = levels(read_all(data.train))
-    if len(values) < 2:
-        raise DataError(f"{data.name}: all pixels have one grey value, there is nothing to learn; leave made out")
+    constants = training.grey_constants(data)
     dims = int(np.prod(data.shape))
     place = np.stack([generator(seed, o).permutation(dims) if config.orders > 1 else np.arange(dims) for o in range(config.orders)])
-    model = Model.new(config, data.shape, {"values": values, "place": place}, seed=seed)
+    model = Model.new(config, data.shape, {**constants, "place": place}, seed=seed)
     optimiser = torch.optim.Adam(model.net.parameters(), lr=config.lr, fused=True)
 
     def step(now: training.Step) -> dict[str, Any]:

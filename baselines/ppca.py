@@ -22,7 +22,7 @@ second, 107.7; 8-bit MNIST 6, 1,225 nats or 2.25 bits per pixel on 1,000 test im
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Config(models.Config):
 RECIPES = {"vectors": Config(), "images": Config(held_out=200)}
 
 
-class Model(models.Model):
+class Model(models.ArrayModel):
     """A Gaussian of rank q and noise.
 
     Args:
@@ -74,8 +74,7 @@ class Model(models.Model):
     """
 
     def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
-        super().__init__(config, shape, **about)
-        self._arrays = dict(arrays)
+        super().__init__(config, arrays, shape, **about)
         self._mean, self._w, self._sd = arrays["mean"], arrays["weights"], float(arrays["noise"][0])
         self._moment = self._w.T @ self._w + self._sd**2 * np.eye(self._w.shape[1])  # M, after eq. 6
 
@@ -142,18 +141,11 @@ class Model(models.Model):
         log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
         return np.asarray(expected - 0.5 * ((inverse**2).sum(axis=(1, 2)) + (z**2).sum(axis=1) - q + log_det))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return dict(self._arrays)
-
     @property
     def parameters(self) -> int:
         """Free parameters: mean, W up to a rotation of z, noise."""
         d, q = self._w.shape
         return int(d + d * q - q * (q - 1) // 2 + 1)
-
-    @classmethod
-    def from_arrays(cls, config: Config, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays, shape)
 
 
 def log_mass(

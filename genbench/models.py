@@ -391,6 +391,28 @@ class Model(Stream):
         return int(sum(a.size for a in self.arrays().values()))
 
 
+class ArrayModel(Model):
+    """A model that is its arrays: the base of those that are fitted in closed form or by EM.
+
+    Args:
+        config: the settings.
+        arrays: everything that was learnt, by name.
+        shape: of one sample.
+        about: notes and chosen, as for Model.
+    """
+
+    def __init__(self, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], **about: Any) -> None:
+        super().__init__(config, shape, **about)
+        self._arrays = dict(arrays)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return dict(self._arrays)
+
+    @classmethod
+    def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
+        return cls(config, arrays, shape)
+
+
 class Replay(Model):
     """Stored items in a seeded order: the base of controls that change or repeat real data.
 

@@ -533,7 +533,7 @@ def test_made_draws_from_the_conditionals_of_its_forward_pass(hidden):
     model = made(hidden=hidden)
     u = torch.rand(256, 9, generator=training.torch_generator(3, 0))
     x = model.shard(0, 3)
-    white = torch.sigmoid(model.net(model.scaled(model.ranks(torch.from_numpy(x))))[:, :, 0])
+    white = torch.sigmoid(model.net(model.scaled(model.ranks(torch.from_numpy(x).flatten(1))))[:, :, 0])
     assert torch.equal(torch.from_numpy(x.reshape(256, 9) > 0), u >= 1 - white)
 
 
