@@ -9,6 +9,19 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
 
 
+class Rows:
+    """The part of Samples that training needs."""
+
+    def __init__(self, rows: Any, labels: Any = None, name: str = "rows") -> None:
+        self.rows, self.labels, self.shape, self.name, self.kind = rows, labels, rows.shape[1:], name, "samples"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, start: int, stop: int) -> Any:
+        return self.rows[start:stop]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache."""

@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from conftest import Rows  # noqa: E402
+
 from genbench import registry, training  # noqa: E402
 from genbench.errors import DataError, UsageError  # noqa: E402
 from genbench.models import TrainingData  # noqa: E402
@@ -16,19 +18,6 @@ PIXELCNN, TRANSFORMER, NADE, MIXTURE, PPCA = (
 )
 BINARY = np.array([0, 255], np.uint8)
 GREY = np.array([0, 60, 255], np.uint8)
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows, name="rows"):
-        self.rows, self.shape, self.labels, self.name, self.kind = rows, rows.shape[1:], None, name, "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 def fresh(module, shape, values=BINARY, scale=1.0, **settings):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import Rows
 
 from genbench import check, models, registry
 from genbench.errors import DataError, FailedError, UsageError
@@ -17,19 +18,6 @@ from genbench.models import Config, TrainingData, generator
 
 BASELINES = registry.modules("baselines")
 GMM, KDE, BLURRED = (registry.module("baselines", n) for n in ("gmm", "kde", "blurred"))
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows, labels=None):
-        self.rows, self.labels, self.shape, self.name, self.kind = rows, labels, rows.shape[1:], "rows", "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 def ring8(n=2000, seed=0):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Rows
 
 from genbench import leaderboard, models, registry
 from genbench import run as runs
@@ -18,19 +19,6 @@ from genbench.protocol import Protocol
 
 suites = importlib.import_module("genbench.bench")  # `from genbench import bench` is the function
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows, labels):
-        self.rows, self.labels, self.shape, self.name, self.kind = rows, labels, rows.shape[1:], "rows", "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 class FakeProtocol(Protocol):

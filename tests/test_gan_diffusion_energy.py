@@ -7,6 +7,7 @@ from math import exp, log, pi
 import numpy as np
 import pytest
 import torch
+from conftest import Rows
 from torch import nn
 
 from genbench import denoising, registry, training
@@ -14,19 +15,6 @@ from genbench.errors import DataError, FailedError, UsageError
 from genbench.models import TrainingData
 
 RBM, FLOW, DDPM, GAN, EBM = (registry.module("baselines", n) for n in ("rbm", "flow_matching", "ddpm", "gan", "ebm"))
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows):
-        self.rows, self.labels, self.shape, self.name, self.kind = rows, None, rows.shape[1:], "rows", "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 def pictures(values=2, side=3, n=300, seed=0):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import Rows
 
 from genbench import densities, flows, models, registry
 from genbench.errors import DataError, UsageError
@@ -14,19 +15,6 @@ from genbench.models import TrainingData
 FLOWS = ("nice", "realnvp", "maf", "spline_flow", "glow")
 VAE, AUTOENCODER, SPLINE, GLOW = (registry.module("baselines", n) for n in ("vae", "autoencoder", "spline_flow", "glow"))
 TABLE = np.array([0, 85, 170, 255], np.uint8)
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows):
-        self.rows, self.labels, self.shape, self.name, self.kind = rows, None, rows.shape[1:], "rows", "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 def pictures(n=200, shape=(1, 4, 4), seed=0, values=4):

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from conftest import Rows
 
 from genbench import densities, models, registry, training
 from genbench.errors import DataError, FailedError, UsageError
@@ -498,19 +499,6 @@ def binary(n=400, seed=0):
         same = rng.random(n) < 0.8
         x[same, d] = x[same, d - 1]
     return (x * 255).reshape(n, 1, 3, 3)
-
-
-class Rows:
-    """The part of Samples that training needs."""
-
-    def __init__(self, rows):
-        self.rows, self.labels, self.shape, self.name, self.kind = rows, None, rows.shape[1:], "rows", "samples"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, start, stop):
-        return self.rows[start:stop]
 
 
 def made(**settings):
