@@ -73,7 +73,7 @@ RECIPES = {
     "mnist-threshold": Config(steps=18_000, lr=0.2, ema=0.999),
     "digits": Config(hidden=100, steps=3000, lr=0.05, ema=0.999),
 }
-BUDGETS = {"mnist-dynbin": {"1min": {"steps": 2000, "ais_steps": 2000}, "5min": {}}}
+BUDGETS = {"mnist-dynbin": {"1min": {"steps": 2000, "ais_steps": 2000}, "5min": {}, "20min": {"steps": 72_000}}}
 VARIANTS = {"cd": {"mnist-dynbin": Config(steps=18_000, lr=0.2, ema=0.999, persistent=False)}}
 SMOKE = {"images": Config(hidden=8, steps=300, lr=0.1, ema=0.99)}
 

@@ -94,7 +94,7 @@ SUITES = {
         Suite(
             "quick",
             "controls and classical models on ring8 and digits, no download",
-            (Task("ring8", "vectors", "ring8-quick-1"), Task("digits", "images")),
+            (Task("ring8", "vectors", "ring8-quick-2"), Task("digits", "images")),
             QUICK,
             2,
         ),

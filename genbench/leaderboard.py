@@ -18,6 +18,7 @@ one of all models by their samples: what a bound says and what is exact is never
 """
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -43,6 +44,10 @@ KINDS = {
     "lower": "lower bounds: a rank compares the bounds, not what they bound",
     "estimate": "estimates: neither exact nor a bound",
 }
+# What a row is said to do where one of these is significantly worse than for real test data.
+FLAGS = {"exact_copies": "memorises", "nn_copies": "near train", "missing_classes": "collapsed", "modes": "collapsed"}
+COPIES = 0.01  # nn_copies of samples of the data's law
+TERMINAL = ("modes", "high_quality", "precision", "recall", "coverage")
 MARKS = {
     "ceiling": "ceiling: real test data, what a perfect model scores",
     "floor": "floor: noise, what every model must beat",
@@ -94,6 +99,7 @@ class Row:
         notes: what the model's authors must say.
         speed: mean samples per second; None where not known.
         nfe: passes through the network per sample; None where not known.
+        flags: values of FLAGS.
     """
 
     model: str
@@ -109,6 +115,7 @@ class Row:
     notes: tuple[str, ...]
     speed: float | None = None
     nfe: int | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ def _tables(runs: Sequence[Run], failures: Sequence[dict[str, Any]]) -> list[Tab
     for name, config in sorted({(f["baseline"], json.dumps(f["config"], sort_keys=True)) for f in failures} - set(by_model)):
         lost = [f for f in failures if f["baseline"] == name and json.dumps(f["config"], sort_keys=True) == config]
         rows.append(Row(name, lost[0]["family"], lost[0]["role"], None, 0, len(lost), (0, 0), None, None, {}, ()))
+    rows = _flagged(rows, quantities)
     record = runs[0].record
     likelihoods = {_quantity(run, row) for run in runs for row in run.record["results"] if row.get("measure") is not None}
     directed = [q for q, (better, _) in quantities.items() if better in ("lower", "higher")]
@@ -201,6 +209,32 @@ def _tables(runs: Sequence[Run], failures: Sequence[dict[str, Any]]) -> list[Tab
         some = _of_kind(rows, primary, kind) + (rest if kind == kinds[-1] else [])
         found.append(table(primary, some, quantities, kind if len(kinds) > 1 else None))
     return found if kinds or not rest else [*found, table(None, rest, quantities, None)]
+
+
+def _flagged(rows: Sequence[Row], quantities: dict[str, tuple[str, str]]) -> list[Row]:
+    """The rows with what they do significantly worse than real test data, at 5 % over all rows and all FLAGS (Bonferroni)."""
+    ceiling = next((r for r in rows if r.role == "ceiling" and r.cells), None)
+    if ceiling is None:
+        return list(rows)
+    tested = [q for q in FLAGS if q in quantities and q in ceiling.cells]
+    level = LEVEL / max(1, len(rows) * len(tested))
+
+    def worse(row: Row, q: str) -> bool:
+        if q not in row.cells or row is ceiling:
+            return False
+        a = row.cells[q]
+        # nn_copies' interval has the held-out samples in it already, and what it reads for them is known.
+        b = ceiling.cells[q] if q != "nn_copies" else dataclasses.replace(a, value=COPIES, variance=0.0, freedom=math.inf)
+        p = compare(a, b)
+        return (a.value > b.value) == (quantities[q][0] == "lower") and a.value != b.value and p is not None and p < level
+
+    found = []
+    for row in rows:
+        flags = list(dict.fromkeys(FLAGS[q] for q in tested if worse(row, q)))
+        if "memorises" in flags and "near train" in flags:
+            flags.remove("near train")  # copies are near
+        found.append(dataclasses.replace(row, flags=tuple(flags)))
+    return found
 
 
 def _kind(cell: Cell) -> tuple[str, str | None]:
@@ -288,8 +322,6 @@ def compare(a: Cell, b: Cell) -> float | None:
 
 def _ranked(rows: Sequence[Row], primary: str | None, quantities: dict[str, tuple[str, str]]) -> tuple[list[Row], int, float | None]:
     """The rows, best first, with rank ranges; the number of comparisons and the first critical value of Holm's procedure."""
-    import dataclasses
-
     if primary is None:
         return sorted(rows, key=lambda r: r.model), 0, None
     sign = 1.0 if quantities[primary][0] == "lower" else -1.0
@@ -342,6 +374,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         "role",
         "model",
         "family",
+        "flags",
         "seeds",
         "failed",
         "n_low",
@@ -363,7 +396,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         for r in t.rows:
             line = [neutral(t.protocol["name"]), neutral(t.protocol["hash"]), neutral(t.reference)]
             low, high = r.rank or (None, None)
-            line += [plain(low), plain(high), r.role, neutral(r.model), neutral(r.family)]
+            line += [plain(low), plain(high), r.role, neutral(r.model), neutral(r.family), "; ".join(r.flags)]
             line += [plain(r.seeds), plain(r.failed), plain(r.n[0]), plain(r.n[1]), plain(r.parameters), plain(r.seconds)]
             line += [plain(r.speed), plain(r.nfe), neutral(t.primary or ""), *((end or "") for end in t.kind or ("", ""))]
             for q in quantities:
@@ -436,6 +469,11 @@ def _footnotes(t: Table) -> list[str]:
         )
     if t.kind is not None:
         notes.append(f"This table: {_heading(t)}. What is of another kind stands in a table of its own; the two do not compare.")
+    if any(r.flags for r in t.rows):
+        notes.append(
+            "Flags say what is significantly worse than for real test data (5 % over all rows): memorises = exact copies of training data; "
+            "near train = more samples next to a training sample; collapsed = classes or modes are missing."
+        )
     ceiling, blind = _blind(t)
     if blind:
         notes.append(
@@ -475,8 +513,8 @@ def to_markdown(tables: Sequence[Table]) -> str:
             f"Reference {escaped(t.reference)}, extractor {escaped(p['extractor'])}, "
             f"{'all' if p.get('n') is None else format(p['n'], ',')} samples per run, protocol `{escaped(p['hash'])}`.",
             "",
-            "| rank | model | family | seeds | n | " + " | ".join([*(escaped(_title(t, q)) for q in t.quantities), *costs]) + " |",
-            "|---|---|---|---|---:|" + "---|" * len(t.quantities) + "---:|" * len(costs),
+            "| rank | model | family | flags | seeds | n | " + " | ".join([*(escaped(_title(t, q)) for q in t.quantities), *costs]) + " |",
+            "|---|---|---|---|---|---:|" + "---|" * len(t.quantities) + "---:|" * len(costs),
         ]
         for i, r in enumerate(t.rows):
             many = f"{r.n[0]:,}" if r.n[0] == r.n[1] else f"{r.n[0]:,}–{r.n[1]:,}"
@@ -486,15 +524,23 @@ def to_markdown(tables: Sequence[Table]) -> str:
                 cells.append(" ".join(part for part in (value, interval.replace("[", "\\["), f"± {sd}" if sd else "") if part))
             cells += [column[i] for column in costs.values()]
             name = escaped(r.model) + (f" **{r.role}**" if r.role != "model" else "")
-            lines.append(f"| {_rank(r)} | {name} | {escaped(r.family)} | {_seeds(r)} | {many} | " + " | ".join(cells) + " |")
+            lines.append(
+                f"| {_rank(r)} | {name} | {escaped(r.family)} | {', '.join(r.flags)} | {_seeds(r)} | {many} | " + " | ".join(cells) + " |"
+            )
         lines += ["", *(f"- {note}" for note in _footnotes(t))]
         lines += [f"- {escaped(r.model)}: {escaped('; '.join(r.notes))}" for r in t.rows if r.notes]
         lines.append("")
     return "\n".join(lines)
 
 
+def _narrow(t: Table) -> list[str]:
+    """The quantities that a terminal has room for: what ranks, and first those that say most beside it."""
+    first = [q for q in (t.primary, *TERMINAL) if q in t.quantities]
+    return list(dict.fromkeys([*first, *t.quantities]))[:4]
+
+
 def show(tables: Sequence[Table]) -> None:
-    """Print the tables on stdout."""
+    """Print the tables on stdout, with as many quantities as fit."""
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
@@ -503,21 +549,20 @@ def show(tables: Sequence[Table]) -> None:
     for t in tables:
         head = f"{t.protocol['name']}   reference {t.reference}   protocol {t.protocol['hash']}" + (f"   {_heading(t)}" if t.kind else "")
         console.print(Text(printable(head), style="bold"))
-        costs = _costs(t)
         grid = Grid(box=None, pad_edge=False)
-        for title in ("rank", "model", "seeds", *(_title(t, q) for q in t.quantities)):
-            grid.add_column(title, overflow="fold", no_wrap=title in ("rank", "model"))
-        for title in costs:
-            grid.add_column(title, justify="right", no_wrap=True)
-        for i, r in enumerate(t.rows):
+        columns = _narrow(t)
+        for title in ("rank", "model", "flags", "seeds", *(_title(t, q) for q in columns)):
+            grid.add_column(title, overflow="fold", no_wrap=title in ("rank", "model", "flags"))
+        for r in t.rows:
             cells = []
-            for q in t.quantities:
+            for q in columns:
                 value, interval, sd = _shown(r.cells.get(q))
-                cells.append(Text("\n".join(part for part in (value + (f" ± {sd}" if sd else ""), interval) if part)))
-            cells += [Text(column[i]) for column in costs.values()]
-            grid.add_row(Text(_rank(r), style="" if r.role == "model" else "dim"), Text(printable(r.model)), Text(_seeds(r)), *cells)
+                cells.append(Text(" ".join(part for part in (value + (f" ± {sd}" if sd else ""), interval) if part)))
+            rank = Text(_rank(r), style="" if r.role == "model" else "dim")
+            grid.add_row(rank, Text(printable(r.model)), Text(", ".join(r.flags)), Text(_seeds(r)), *cells)
         console.print(grid)
-        for note in _footnotes(t):
+        rest = [q for q in t.quantities if q not in columns]
+        for note in [*_footnotes(t), f"In README.md and table.csv too: {', '.join([*rest, *_costs(t)])}."]:
             console.print(Text(note, style="dim"))
         console.print()
 

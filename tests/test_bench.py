@@ -253,7 +253,16 @@ def test_quick_scores_the_controls_where_they_belong(tmp_path):
     made = bench("quick", only=["test_set", "train_replay", "one_class", "uniform_noise", "independent"], seeds=1, out=tmp_path, cache=None)
     assert len(made) == 10
     for board in ("ring8", "digits"):
-        (table,) = (t for t in (t for b in leaderboard.boards(tmp_path) for t in leaderboard.tables(b)) if t.reference.startswith(board))
+        (home,) = (b for b in leaderboard.boards(tmp_path) if b.name.startswith(board))
+        likelihoods, table = leaderboard.tables(home)
+        assert "independent" in {r.model for r in likelihoods.rows}
+        assert {r.model: r.flags for r in table.rows} == {
+            "test_set": (),
+            "train_replay": ("memorises",),
+            "one_class": ("memorises", "collapsed"),  # training images of one class
+            "uniform_noise": (),
+            "independent": (),
+        }
         covered = {r.model: r.cells["coverage"] for r in table.rows}  # moments alone cannot tell ring8 from uniform noise
         assert covered["test_set"].low > covered["one_class"].high
         assert covered["test_set"].low > covered["uniform_noise"].high

@@ -366,13 +366,50 @@ def test_csv_opens_in_pandas():
     assert frame["model"].tolist() == ["a", "b"]
 
 
+def test_rows_are_flagged_by_what_is_significantly_worse_than_real_test_data():
+    def extra(copies, near, classes):
+        made = (("exact_copies", copies, 0.005), ("nn_copies", near, 0.008), ("missing_classes", classes, 0.0))
+        return tuple(
+            {
+                "metric": "m",
+                "extractor": "identity",
+                "quantity": q,
+                "value": v,
+                "low": v - half,
+                "high": v + half,
+                "n": 100,
+                "interval": "made-up",
+                "bound": "exact",
+                "better": "lower",
+                "unit": "1",
+            }
+            for q, v, half in made
+        )
+
+    found = derive(
+        [
+            record("real", 1.0, role="ceiling", extra=extra(0.002, 0.012, 0)),
+            record("replay", 1.0, role="planted", extra=extra(1.0, 1.0, 0)),
+            record("noisy", 1.0, extra=extra(0.0, 0.11, 0)),
+            record("few", 1.0, extra=extra(0.003, 0.015, 4)),
+            record("good", 1.0, extra=extra(0.001, 0.003, 0)),
+        ]
+    )
+    flags = {"real": (), "replay": ("memorises",), "noisy": ("near train",), "few": ("collapsed",), "good": ()}
+    assert {r.model: r.flags for t in found for r in t.rows} == flags
+    assert "| replay **planted** | made up | memorises |" in to_markdown(found)
+    assert {r["model"]: r["flags"] for r in csv.DictReader(io.StringIO(to_csv(found).partition("\n")[2]))}["few"] == "collapsed"
+    (alone,) = derive([record("replay", 1.0, extra=extra(1.0, 1.0, 0))])  # nothing to compare with
+    assert alone.rows[0].flags == ()
+
+
 def test_hostile_names_are_neutralised():
     (table,) = derive([record("=cmd|'/c calc'!A0", 1.0), record("a|b<script>\n", 2.0)])
     rows = list(csv.DictReader(io.StringIO(to_csv([table]).partition("\n")[2])))
     assert rows[0]["model"].startswith("'=cmd")
     text = to_markdown([table])
     assert "<script>" not in text
-    assert all(line.count("|") - line.count("\\|") == 9 for line in text.splitlines() if "a\\|b" in line)
+    assert all(line.count("|") - line.count("\\|") == 10 for line in text.splitlines() if "a\\|b" in line)
 
 
 # -- folders -------------------------------------------------------------------------------------------------------------------------

@@ -179,8 +179,13 @@ _TOYS: dict[str, tuple[Callable[[], NDArray[np.float64]], float, bool]] = {
 }
 NAMES = tuple(_TOYS)
 PROTOCOLS = {f"{name}-1": Protocol(f"{name}-1", f"{name}/train", ("fid", "kid", "prdc"), "identity", n=SIZE) for name in NAMES}
+# The second ones know the law, and see copies; Fréchet distance and KID of raw coordinates cannot tell ring8 from uniform noise.
+_LAW = ("nll", "kl_forward", "kl_reverse", "modes", "prdc", "nn_copies")
+PROTOCOLS |= {f"{name}-2": Protocol(f"{name}-2", f"{name}/train", _LAW, "identity", n=SIZE) for name in NAMES}
 # The distances between all pairs of 10,000 points would take the quick suite half an hour; 2,000 tell the same story.
 PROTOCOLS["ring8-quick-1"] = Protocol("ring8-quick-1", "ring8/train", ("fid", "kid", "prdc"), "identity", n=2000, n_ref=2000)
+_QUICK = ("nll", "modes", "fid", "kid", "prdc", "nn_copies")
+PROTOCOLS["ring8-quick-2"] = Protocol("ring8-quick-2", "ring8/train", _QUICK, "identity", n=2000, n_ref=2000)
 
 
 @functools.cache
