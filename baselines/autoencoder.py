@@ -117,13 +117,15 @@ class Model(training.GreyModel):
         shift, scale = (torch.from_numpy(self.constants[k]).to(x.device) for k in ("shift", "scale"))
         return (x - shift) / scale
 
-    def outputs(self, y: "Tensor", u: "Tensor | None" = None) -> NDArray[Any]:
-        """The decoder's outputs as samples, (n, *shape); u: uniform draws for random rounding."""
+    def outputs(self, y: "Tensor", u: "Tensor | None" = None, *, whole: bool = True) -> NDArray[Any]:
+        """The decoder's outputs as samples, (n, *shape); u: uniform draws for random rounding; whole: round."""
         import torch
 
         if "values" not in self.constants:
             return np.asarray(y.double().cpu().numpy() * self.constants["scale"].astype(float) + self.constants["shift"])
         rank = torch.sigmoid(y.float()) * (self.levels - 1)
+        if not whole:
+            return self.between(rank).reshape(len(y), *self.shape)
         up = 0.5 if u is None else u.to(rank)
         return self.greys((rank + up).floor().long().clamp(0, self.levels - 1)).reshape(len(y), *self.shape)
 
@@ -162,7 +164,9 @@ class Model(training.GreyModel):
         t = rng.random((n, 1)) * (1 - step)
         with torch.no_grad():
             a, b = (
-                self.outputs(self.net.decoder(torch.from_numpy((1 - at) * ends[:, 0] + at * ends[:, 1]).float().to(self.device)))
+                self.outputs(
+                    self.net.decoder(torch.from_numpy((1 - at) * ends[:, 0] + at * ends[:, 1]).float().to(self.device)), whole=False
+                )
                 for at in (t, t + step)
             )
         return a, b

@@ -297,11 +297,12 @@ class Model(training.GreyModel):
         shift, scale = (torch.from_numpy(self.constants[k]).to(x.device) for k in ("shift", "scale"))
         return (x - shift) / scale
 
-    def decode(self, z: "Tensor") -> NDArray[Any]:
-        """Latents (n, k) to samples."""
+    def decode(self, z: "Tensor", *, whole: bool = True) -> NDArray[Any]:
+        """Latents (n, k) to samples; whole: round."""
         y = self.net(z.to(self.device))
         if "values" in self.constants:
-            return self.greys(((y + 1) / 2 * (self.levels - 1)).round().long())
+            ranks = (y + 1) / 2 * (self.levels - 1)
+            return self.greys(ranks.round().long()) if whole else self.between(ranks)
         return y.double().cpu().numpy() * self.constants["scale"].astype(float) + self.constants["shift"]
 
     def draw(self, n: int, rng: "torch.Generator") -> NDArray[Any]:
@@ -315,7 +316,7 @@ class Model(training.GreyModel):
 
         with torch.no_grad():
             a, b = (
-                np.concatenate([self.decode(part) for part in torch.from_numpy(z).float().split(self.SHARD)])
+                np.concatenate([self.decode(part, whole=False) for part in torch.from_numpy(z).float().split(self.SHARD)])
                 for z in latent_neighbours(n, self.config.latent, step, seed=seed)
             )
         return a, b

@@ -222,8 +222,8 @@ class Model(training.GreyModel):
             return self.greys(densities.draw_categorical(p, u))
         return self.greys(densities.draw_logistic_mixture(*p.chunk(3, dim=2), u, v, self.levels))
 
-    def expected(self, z: "Tensor") -> NDArray[Any]:
-        """E[x | z], (n, *shape), to the nearest grey value."""
+    def expected(self, z: "Tensor", *, whole: bool = True) -> NDArray[Any]:
+        """E[x | z], (n, *shape), to the nearest grey value where `whole`."""
         import torch
         from torch.nn.functional import pad
 
@@ -235,7 +235,8 @@ class Model(training.GreyModel):
         else:
             weights, means, _ = p.chunk(3, dim=2)
             mean = ((torch.softmax(weights, dim=2) * means).sum(dim=2) + 1) / 2 * (self.levels - 1)
-        return self.greys(mean.round().long().clamp(0, self.levels - 1)).reshape(len(z), *self.shape)
+        found = self.greys(mean.round().long().clamp(0, self.levels - 1)) if whole else self.between(mean)
+        return found.reshape(len(z), *self.shape)
 
     def outputs(self, y: "Tensor") -> NDArray[np.float64]:
         """Vectors in standard units as those of the data."""
@@ -255,7 +256,7 @@ class Model(training.GreyModel):
         import torch
 
         with torch.no_grad():
-            a, b = (self.expected(torch.from_numpy(z)) for z in latent_neighbours(n, self.config.latent, step, seed=seed))
+            a, b = (self.expected(torch.from_numpy(z), whole=False) for z in latent_neighbours(n, self.config.latent, step, seed=seed))
         return a, b
 
 

@@ -300,12 +300,13 @@ class Model(training.GreyModel):
         """The log-determinant of `into`."""
         return self.dims * log(2 / self.levels) if self.grey else -float(np.log(self.constants["scale"].astype(float)).sum())
 
-    def out_of(self, z: "Tensor") -> NDArray[Any]:
-        """The inverse of `into`; of images the grey value whose bin it is."""
+    def out_of(self, z: "Tensor", *, whole: bool = True) -> NDArray[Any]:
+        """The inverse of `into`; of images the grey value whose bin it is where `whole`."""
         import torch
 
         if self.grey:
-            return self.greys(((z.float() + 1) / 2 * self.levels).floor().clamp(0, self.levels - 1).long())
+            ranks = (z.float() + 1) / 2 * self.levels
+            return self.greys(ranks.floor().clamp(0, self.levels - 1).long()) if whole else self.between(ranks - 0.5)
         shift, scale = (torch.from_numpy(self.constants[k]).to(z.device).double() for k in ("shift", "scale"))
         return (z.double() * scale + shift).cpu().numpy()
 
@@ -354,5 +355,5 @@ class Model(training.GreyModel):
         with torch.no_grad():
             for e in latent_neighbours(n, self.dims, step, seed=seed):
                 parts = torch.from_numpy(e).float().reshape(n, *self.shape).to(self.device).split(self.SHARD)
-                sides.append(np.concatenate([self.out_of(self.denoise(part, None)) for part in parts]))
+                sides.append(np.concatenate([self.out_of(self.denoise(part, None), whole=False) for part in parts]))
         return sides[0], sides[1]

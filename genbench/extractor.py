@@ -114,8 +114,9 @@ def check_no_weights(weights: str | Path | None, name: str) -> None:
 
 def check_images(
     images: NDArray[Any], name: str, channels: tuple[int, ...] | None = None, size: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
-    """The batch, if it is uint8 (n, c, h, w) of the wanted channel count and size.
+) -> NDArray[Any]:
+    """The batch, if it is uint8 (n, c, h, w) of the wanted channel count and size; or float32 grey levels that are not rounded, of the
+    path metrics, whose images differ by less than a level.
 
     Args:
         images: what the extractor was called with.
@@ -127,7 +128,7 @@ def check_images(
         DataError: something else was found.
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8:
+    if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         hint = "; choose the extractor identity for vectors" if images.ndim == 2 else ""
         raise DataError(f"extractor {name} takes {_wanted(channels, size)}, found {images.dtype} of shape {images.shape}{hint}")
     check_images_shape(images.shape[1:], name, channels, size)
@@ -163,7 +164,7 @@ def _wanted(channels: tuple[int, ...] | None, size: tuple[int, int] | None) -> s
     return f"uint8 images (n, {' or '.join(map(str, channels or ['c']))}, {h}, {w})"
 
 
-def grey(images: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+def grey(images: NDArray[Any], name: str) -> NDArray[Any]:
     """One channel, (n, 1, h, w), of grey images; RGB whose three channels are equal is grey.
 
     Raises:
@@ -180,7 +181,7 @@ def grey(images: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     return images[:, :1]
 
 
-def as_tensor(images: NDArray[np.uint8], device: str) -> "torch.Tensor":
+def as_tensor(images: NDArray[Any], device: str) -> "torch.Tensor":
     """The images on the device. A read-only array (e.g. mapped from a file) is copied, as torch has no read-only tensors."""
     import torch
 

@@ -441,20 +441,27 @@ class Model(training.GreyModel):
         slope = torch.log(mass) + 0.5 * (z * z + np.log(2 * np.pi))
         return z.float(), slope.sum(dim=1).float()
 
-    def out_of(self, v: "Tensor") -> NDArray[Any]:
-        """What the flow sees to coordinates or grey values, (n, *shape): the inverse of `into`, its noise cut off."""
+    def out_of(self, v: "Tensor", *, whole: bool = True) -> NDArray[Any]:
+        """What the flow sees to coordinates or grey values, (n, *shape): the inverse of `into`, its noise cut off where `whole`."""
         import torch
 
         if "values" not in self.constants:
             return (v.double() * self._constant("scale", v) + self._constant("shift", v)).cpu().numpy()
         values = self.constants["values"]
         if "masses" in self.constants:
-            above = torch.cumsum(self._masses(v), dim=1)[:, :-1].contiguous()  # (D, L − 1)
-            rank = torch.searchsorted(above, torch.special.ndtr(v.double()).T.contiguous(), right=True).T
-        else:
+            masses, p = self._masses(v), torch.special.ndtr(v.double()).T.contiguous()  # (D, L) and (D, n)
+            above = torch.cumsum(masses, dim=1)
+            rank = torch.searchsorted(above[:, :-1].contiguous(), p, right=True)
+            if not whole:  # the place in the bin
+                rank = rank + ((p - (above - masses).gather(1, rank)) / masses.gather(1, rank)).clamp(0, 1) - 0.5
+            rank = rank.T
+        elif whole:
             rank = (v * len(values)).floor().clamp(0, len(values) - 1).long()
+        else:
+            rank = v * len(values) - 0.5
         _, h, w = self.shape
-        return np.asarray(values[rank.reshape(len(v), *self.inner)[:, :, :h, :w].cpu().numpy()])
+        rank = rank.reshape(len(v), *self.inner)[:, :, :h, :w]
+        return np.asarray(values[rank.cpu().numpy()]) if whole else self.between(rank)
 
     def _masses(self, like: "Tensor") -> "Tensor":
         """Marginal masses of every pixel's grey values, (D, L) float64; a padded pixel has the first one."""
@@ -489,9 +496,9 @@ class Model(training.GreyModel):
 
     # -- samples and latents -------------------------------------------------------------------------------------------------------
 
-    def decode(self, e: "Tensor") -> NDArray[Any]:
-        """Standard normal numbers (n, D) to samples."""
-        return self.out_of(self.net.inverse(from_normal(self.base, e.float().to(self.device))))
+    def decode(self, e: "Tensor", *, whole: bool = True) -> NDArray[Any]:
+        """Standard normal numbers (n, D) to samples; whole: cut the noise off."""
+        return self.out_of(self.net.inverse(from_normal(self.base, e.float().to(self.device))), whole=whole)
 
     def draw(self, n: int, rng: "torch.Generator") -> NDArray[Any]:
         import torch
@@ -515,7 +522,7 @@ class Model(training.GreyModel):
         import torch
 
         with torch.no_grad():
-            a, b = (self.decode(torch.from_numpy(e)) for e in latent_neighbours(n, self.size, step, seed=seed))
+            a, b = (self.decode(torch.from_numpy(e), whole=False) for e in latent_neighbours(n, self.size, step, seed=seed))
         return a, b
 
 

@@ -222,9 +222,12 @@ def _flagged(rows: Sequence[Row], quantities: dict[str, tuple[str, str]]) -> lis
     def worse(row: Row, q: str) -> bool:
         if q not in row.cells or row is ceiling:
             return False
-        a = row.cells[q]
-        # nn_copies' interval has the held-out samples in it already, and what it reads for them is known.
-        b = ceiling.cells[q] if q != "nn_copies" else dataclasses.replace(a, value=COPIES, variance=0.0, freedom=math.inf)
+        a, b = row.cells[q], ceiling.cells[q]
+        if (
+            q == "nn_copies" and a.low is not None
+        ):  # its interval has the held-out samples in it; the side towards COPIES is the one to test
+            a = dataclasses.replace(a, variance=((a.value - a.low) / 1.959963984540054) ** 2, freedom=math.inf)
+            b = dataclasses.replace(a, value=COPIES, variance=0.0)
         p = compare(a, b)
         return (a.value > b.value) == (quantities[q][0] == "lower") and a.value != b.value and p is not None and p < level
 

@@ -774,6 +774,11 @@ class GreyModel(TorchModel):
         """Grey values of ranks."""
         return np.asarray(self.constants["values"][ranks.cpu().numpy()])
 
+    def between(self, ranks: "Tensor") -> NDArray[np.float32]:
+        """Grey levels of ranks that are not whole, on straight lines between the known values: for `latent_pairs`, whose neighbours
+        rounding would make equal."""
+        return np.interp(ranks.double().cpu().numpy(), np.arange(self.levels), self.constants["values"]).astype(np.float32)
+
     # -- square patches as the parts of an image -----------------------------------------------------------------------------------
 
     def patch_of_pixels(self, side: int) -> NDArray[np.int64]:

@@ -10,11 +10,12 @@ DEFAULT = "train"
 SUMMARY = "handwritten digits, 28×28 grey, 60,000 / 10,000"
 SOURCE = "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition, doi:10.1109/5.726791"
 EXTRACTOR = "mnist"
-# mnist-2 has the likelihood, and shows copies and missing classes too, which none of the first one's metrics sees.
+# mnist-2 has likelihoods, latent spaces, and shows copies and missing classes too, which none of the first one's metrics sees.
+_BESIDE = ("nn_copies", "class_histogram", "reconstruction", "ppl")
 _QUALITY = ("fid", "kid", "inception_score", "prdc")
 PROTOCOLS = {
     "mnist-1": Protocol("mnist-1", "mnist/train", _QUALITY, "mnist", n=10_000),
-    "mnist-2": Protocol("mnist-2", "mnist/train", ("bits_per_dim", *_QUALITY, "nn_copies", "class_histogram"), "mnist", n=10_000),
+    "mnist-2": Protocol("mnist-2", "mnist/train", ("bits_per_dim", *_QUALITY, *_BESIDE), "mnist", n=10_000),
 }
 
 

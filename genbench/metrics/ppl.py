@@ -27,8 +27,8 @@ def ppl(gen: LatentPath) -> Outcome:
         skewness; no interval for a single one.
 
     Note:
-        A generator that ignores its latents reads 0: compare only at similar quality and diversity. Rounding of images to whole grey levels
-        hides small steps.
+        A generator that ignores its latents reads 0: compare only at similar quality and diversity. Images are not rounded to whole grey
+        levels here, which would hide such small steps.
 
     References:
         A Style-Based Generator Architecture for Generative Adversarial Networks (Karras et al., 2019), section 4.1, eq. 2.
