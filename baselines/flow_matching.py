@@ -60,9 +60,11 @@ RECIPES = {
     "vectors": Config(steps=8000, batch=256, lr=2e-3, width=128, blocks=3, fourier=1.0, ema=0.999, transport=True),
     "digits": Config(steps=3000, batch=100, lr=1e-3, width=32, blocks=1, ema=0.999, nfe=20),
     "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20),
+    # Sized by its arithmetic for 20 minutes of one GPU; not run yet.
+    "cifar10": Config(steps=20_000, batch=128, lr=4e-4, width=128, blocks=3, ema=0.9995, clip=1.0, bf16=True, nfe=50, tolerance=1e-3),
 }
 VARIANTS = {"independent": {"vectors": replace(RECIPES["vectors"], transport=False)}}
-BUDGETS = {"vectors": {"1min": {"steps": 4000}, "5min": {}}, "mnist": {"1min": {"steps": 700}, "5min": {}}}
+BUDGETS = {"vectors": {"1min": {"steps": 4000}, "5min": {}}, "mnist": {"1min": {"steps": 700}, "5min": {}}, "cifar10": {"20min": {}}}
 SMOKE = {
     "vectors": Config(steps=150, batch=128, lr=1e-2, width=16, blocks=1, tolerance=1e-2),
     "images": Config(steps=40, batch=64, lr=1e-2, width=8, blocks=1, nfe=4, tolerance=1e-2),

@@ -80,10 +80,15 @@ RECIPES = {
     "mnist-dynbin": Config(patch=2, channels=48, layers=4, first=5, steps=5500, batch=16, lr=3e-3, bf16=True),
     "digits": Config(steps=600, lr=3e-3),
     "images": Config(head="logistic", layers=3, first=5, steps=3000, batch=16, lr=3e-3, bf16=True),
+    # Sized by its arithmetic for 20 minutes of one GPU; not run yet.
+    "cifar10": Config(
+        head="logistic", components=10, channels=128, layers=8, reach=2, steps=30_000, batch=64, lr=1e-3, ema=0.9995, bf16=True
+    ),
 }
 BUDGETS = {
     "mnist-dynbin": {"1min": {"channels": 32, "layers": 3, "steps": 2200}, "5min": {}, "20min": {"layers": 6, "steps": 16_000}},
     "mnist": {"1min": {"steps": 600}, "5min": {}, "20min": {"steps": 12_000}},
+    "cifar10": {"20min": {}},
 }
 SMOKE = {"images": Config(channels=8, layers=2, steps=60, batch=50, lr=1e-2)}
 

@@ -82,6 +82,10 @@ class Model(models.ArrayModel):
     def bound(self) -> str:
         return "lower" if len(self._arrays["values"]) else "exact"
 
+    @property
+    def estimator(self) -> str | None:
+        return "variational, Laplace's q" if self.bound == "lower" else None
+
     def shard(self, index: int, seed: int) -> NDArray[Any]:
         rng = generator(seed, index)
         z = rng.standard_normal((self.SHARD, self._w.shape[1]))

@@ -3,6 +3,10 @@
 import genbench
 run = genbench.evaluate("samples/", reference="mnist", extractor="mnist")
 run["fid_debiased"].value, run["fid_debiased"].low, run["fid_debiased"].high
+
+found = genbench.train("made", "mnist-dynbin", budget="5min")           # into a run folder; the same call again goes on or returns at once
+genbench.sample(found.folder, 10_000, "samples.npz")                    # the samples of a run folder
+genbench.verify("leaderboards/digits-2/runs/ID.json").ok                # a row of a leaderboard, made again and compared
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
     from genbench.protocol import Protocol as Protocol
     from genbench.run import Run as Run
     from genbench.samples import open_samples as open_samples
+    from genbench.trained import Trained as Trained
+    from genbench.trained import sample as sample
+    from genbench.trained import train as train
+    from genbench.verification import Verification as Verification
+    from genbench.verification import verify as verify
 
 _HOME = {
     "Comparison": "comparison",
@@ -31,11 +40,16 @@ _HOME = {
     "Monitor": "monitor",
     "Protocol": "protocol",
     "Run": "run",
+    "Trained": "trained",
     "UsageError": "errors",
+    "Verification": "verification",
     "compare": "comparison",
     "compare_protocols": "comparison",
     "evaluate": "evaluation",
     "open_samples": "samples",
+    "sample": "trained",
+    "train": "trained",
+    "verify": "verification",
 }
 __all__ = sorted(_HOME)
 

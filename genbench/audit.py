@@ -347,7 +347,7 @@ class Audit:
 def audit(
     reference: str,
     *,
-    n: Sequence[int] = (500,),
+    n: Sequence[int] = (),
     metrics: Sequence[str] | None = None,
     defects: Sequence[str] | None = None,
     draws: int = 10,
@@ -360,7 +360,7 @@ def audit(
 
     Args:
         reference: a data set of labelled images, e.g. "digits".
-        n: sample sizes.
+        n: sample sizes; none for 500, or what a small data set has (half of its pool, in hundreds).
         metrics: specs; None for every metric that applies.
         defects: names; None for all.
         draws: undamaged draws that make the null.
@@ -382,6 +382,8 @@ def audit(
     ref = ArraySamples(pool.train, name=f"{reference}/train (half)", labels=pool.train_labels)
     name = extractor or str(getattr(registry.dataset(reference), "EXTRACTOR", "inception"))
     plan = make_plan(None, ref, list(metrics) if metrics else registry.modules("metrics"), name, None, None, seed, False)
+    most = len(pool.images) // 2
+    n = n or (min(500, most // 100 * 100 or most),)
     engine: Engine | None = None
     responses: list[Response] = []
     skipped: dict[str, str] = {}
@@ -415,8 +417,9 @@ def audit(
         }
 
     for size in n:
-        if size > len(pool.images) // 2:
-            raise UsageError(f"n = {size:,} is more than half of the {len(pool.images):,} images that {reference} leaves to draw from")
+        if size > most:
+            left = f"more than half of the {len(pool.images):,} images that {reference} leaves to draw from"
+            raise UsageError(f"n = {size:,} is {left}; give at most {most:,}")
         rng = np.random.default_rng([seed, size])
         null = [score(_plain(size, rng, pool)) for _ in range(draws)]
         correction = math.sqrt(1 - size / len(pool.images))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench import leaderboard, models, registry, trained, training
+from genbench import families, leaderboard, models, registry, trained, training
 from genbench import protocol as _protocol
 from genbench.errors import DataError, FailedError, GenbenchError, UsageError, near_miss
 from genbench.files import listed, write_atomic
@@ -107,6 +107,14 @@ SUITES = {
             (Task("mnist-dynbin", "images"),),
             seeds=1,
             budget="5min",
+        ),
+        Suite(
+            "cifar10",
+            "deep families on CIFAR-10, about 20 minutes of one GPU each (steps sized by arithmetic, none measured yet)",
+            (Task("cifar10", "images"),),
+            ("flow_matching", "ddpm", "gan", "glow", "pixelcnn"),
+            seeds=1,
+            budget="20min",
         ),
     )
 }
@@ -277,7 +285,7 @@ def _settled(cell: Cell, data: TrainingData, work: Path) -> Cell:
     choice = _known(cell.choice, cell.task.dataset, work)
     if choice.seconds is not None:
         key, choice = _budget_key(choice, cell.task.dataset), trained.measured(choice, data)
-        if choice.config != cell.config:
+        if isinstance(choice.config, training.Config):
             text = json.dumps(_budgets(work) | {key: choice.config.steps}, indent=1, sort_keys=True)
             write_atomic(work / "budgets.json", (text + "\n").encode())
     ran = _done(cell.board).get(_key(cell.baseline, choice.config.to_dict(), cell.seed, cell.protocol.hash))
@@ -383,6 +391,8 @@ def bench(
             leaderboard.write(board)
             leaderboard.show(leaderboard.tables(board))
             print(f"records and tables: {printable(board)}\n")
+    if any((c.board / "runs").is_dir() for c in cells):
+        families.write(boards)
     if failed:
         raise FailedError(
             f"{len(failed)} of {len(cells)} cells failed; the others were kept. Run the same command again to retry:\n  "

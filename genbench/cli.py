@@ -346,7 +346,7 @@ def audit(
 
     Args:
         reference: a data set of labelled images, such as digits or mnist.
-        n: sample sizes.
+        n: sample sizes; 500, or what a small data set has, where none is given.
         metrics: such as fid prdc; every one that applies where it is not given.
         defects: names; all where it is not given.
         draws: undamaged draws that make the null.
@@ -359,10 +359,9 @@ def audit(
     from genbench import audit as auditing
     from genbench import report
 
-    sizes = tuple(n or (500,))
     found = auditing.audit(
         reference,
-        n=sizes,
+        n=n or (),
         metrics=metrics,
         defects=defects,
         draws=draws,
@@ -463,7 +462,7 @@ def verify(
         quiet: no progress on stderr.
     """
     from genbench import report
-    from genbench import verify as again
+    from genbench import verification as again
 
     progress = None if quiet else report.Progress()
     return again.main(record, resample=resample, model=model, out=out, device=device, cache="auto" if cache else None, progress=progress)

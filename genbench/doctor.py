@@ -146,7 +146,10 @@ def _weights() -> Iterator[Finding]:
 
     users: dict[tuple[WeightFile, ...], list[str]] = {}
     for name in registry.modules("extractors"):
-        users.setdefault(tuple(getattr(registry.module("extractors", name), "FILES", ())), []).append(name)
+        module = registry.module("extractors", name)
+        each: list[tuple[WeightFile, ...]] = [(f,) for f in getattr(module, "NEEDED", ())]
+        for found in each or [tuple(getattr(module, "FILES", ()))]:  # one of FILES will do
+            users.setdefault(found, []).append(name)
     yield "ok", f"extractors that need no weights of others: {', '.join(users.pop((), ['none']))}", ""
     for files, names in users.items():
         what = f"weights of {' and '.join(names)}"

@@ -70,6 +70,7 @@ class Estimate:
         bound: what the value is to the target: "exact", or an "upper" / "lower" bound, or an "estimate".
         notes: what a reader must know: warnings, reasons for a missing interval.
         measure: of a likelihood: what it is a density of, e.g. "mass", "density"; None for all other values.
+        estimator: of a likelihood that is not exact: which bound or estimate it is, e.g. "IWAE-1000"; None where that is not known.
         details: tables behind the value.
         influence: role -> (n,) first-order influence of each of its rows on the value, mean 0, so that Var(value) ≈ Σ_roles Var/n;
             for paired differences. None where the metric knows none.
@@ -87,6 +88,7 @@ class Estimate:
     bound: Bound = "exact"
     notes: tuple[str, ...] = ()
     measure: str | None = None
+    estimator: str | None = None
     details: tuple[Detail, ...] = ()
     influence: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     degenerate: float = field(default=0.0, repr=False, compare=False)

@@ -7,7 +7,7 @@ import warnings as _warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,15 @@ from genbench.samples import Samples, open_samples, subset
 from genbench.statistics import Features, LatentPath, Law, LogLikelihood, Moments, Probabilities, Reconstructions
 
 if TYPE_CHECKING:
-    from genbench.extractor import Extractor
+    from genbench.extractor import Extractor, InnerLayer, Outputs
 
 GRID = 32  # pairs that are shown as images
+COLUMNS = 1 << 20  # of long rows that are subtracted at once
+PAIRED = 1 << 24  # numbers of one side's rows that are held at once where only distances of pairs are wanted: 64 MB
 DEFAULT_METRICS = ("fid", "kid", "inception_score", "prdc")
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as samples are extracted."""
+_Pass = Callable[[NDArray[Any]], tuple["Outputs", ...]]
 
 
 def evaluate(
@@ -354,7 +357,9 @@ class Engine:
             "skipped": skipped,
             "warnings": list(
                 dict.fromkeys(
-                    [w for role, found in self.samples.items() for w in _with_role(role, [*found.warnings, *found.copies()])] + notes
+                    [w for role, found in self.samples.items() for w in _with_role(role, [*found.warnings, *found.copies()])]
+                    + self._contaminated()
+                    + notes
                 )
             ),
             "environment": environment,
@@ -368,12 +373,26 @@ class Engine:
         }
         return _run.make(content, timing, self.details)
 
+    def _contaminated(self) -> list[str]:
+        """The warning that held-out samples are among the generated ones, so that they are no measure of what is new."""
+        gen, test = self.samples["gen"], self.samples.get("test")
+        if test is None or gen.shape != test.shape:
+            return []
+        held, made = (np.unique(s.digests(), axis=0) for s in (test, gen))
+        copied = len(held) + len(made) - len(np.unique(np.concatenate([held, made]), axis=0))
+        if copied <= len(held) / 100 or copied == len(held) == len(made):  # or the held-out set itself is scored
+            return []
+        return [
+            f"{copied:,} of {len(held):,} held-out samples are among the generated ones, byte for byte: metrics that compare with held-out "
+            "samples (fld_gap above all) then read too well; give held-out samples that no model has seen"
+        ]
+
     # -- extraction ------------------------------------------------------------------------------------------------------------
 
     def extractor(self, name: str) -> "Extractor":
         if name not in self._extractors:
-            # another layer of the main extractor's network takes its weights and resizing too
-            main = self.plan.extractor in (name, getattr(registry.module("extractors", name), "NETWORK", None))
+            # another layer of the main extractor's network takes its weights, resizing and batch too
+            main = _network(self.plan.extractor) == _network(name)
             self._extractors[name] = registry.module("extractors", name).load(
                 preprocess=self.plan.preprocess if main else None,
                 weights=self.weights if main else None,
@@ -381,61 +400,82 @@ class Engine:
                 shape=self.samples["gen"].shape,
                 download=self.download,
             )
-            if name == self.plan.extractor and self.plan.batch is not None:
+            if main and self.plan.batch is not None:
                 self._extractors[name].batch = self.plan.batch
         return self._extractors[name]
 
     def rows(self, role: str, name: str) -> dict[str, NDArray[Any]]:
         """Features and logits of a role's samples, from the cache where they are known."""
-        if (role, name) in self._rows:
+        if self._known(role, name):
             return self._rows[role, name]
-        for (other, same), rows in self._rows.items():  # one set in two roles is extracted once
-            if same == name and self.samples[other].fingerprint() == self.samples[role].fingerprint():
-                self._rows[role, name] = rows
-                return rows
-        samples, extractor = self.samples[role], self.extractor(name)
+        samples, extractors = self.samples[role], {n: self.extractor(n) for n in self._one_pass(role, name)}
         shards = [(a, min(a + self.plan.shard, len(samples))) for a in range(0, len(samples), self.plan.shard)]
         parts, done = [], 0
         for start, stop in shards:
-            parts.append(self._shard(samples, extractor, start, stop))
+            parts.append(self._shard(samples, extractors, start, stop))
             done += stop - start
             if self.progress:
                 self.progress(f"{role} @{name}", done, len(samples))
-        merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        self._rows[role, name] = merged
-        return merged
+        for n in extractors:
+            self._rows[role, n] = {k: np.concatenate([p[n][k] for p in parts]) for k in parts[0][n]}
+        return self._rows[role, name]
+
+    def _known(self, role: str, name: str) -> bool:
+        """Whether there are rows already: one set in two roles is extracted once."""
+        twins = (o for o, n in self._rows if n == name and self.samples[o].fingerprint() == self.samples[role].fingerprint())
+        if (role, name) not in self._rows and (twin := next(twins, None)) is not None:
+            self._rows[role, name] = self._rows[twin, name]
+        return (role, name) in self._rows
+
+    def _one_pass(self, role: str, name: str) -> tuple[str, ...]:
+        """The extractor alone; or, where other metrics need of this role what the same pass gives, a network and its inner layer."""
+        network = _network(name)
+        wanted = {self.plan.extractor_of(s) for s in self.plan.specs if role in registry.metric(s.name).needs}
+        inner = name if name != network else next((n for n in sorted(wanted) if _network(n) == name != n), name)
+        pair = (network, inner)
+        if inner == network or not wanted.issuperset(pair) or any(self._known(role, n) for n in pair):
+            return (name,)
+        a, b = (self.extractor(n) for n in pair)
+        same = (a.weights, a.preprocess, a.batch) == (b.weights, b.preprocess, b.batch)
+        return pair if same and hasattr(b, "both") else (name,)
 
     def give(self, role: str, samples: Samples, rows: Mapping[str, dict[str, NDArray[Any]]]) -> None:
         """Put extracted rows in a role's place, extractor -> rows; what was derived from the earlier ones is forgotten."""
         self.samples[role] = samples
         self.details, self.outcomes = [], {}
         self._rows = {k: v for k, v in self._rows.items() if k[0] != role} | {(role, name): found for name, found in rows.items()}
-        self._views = {k: v for k, v in self._views.items() if k[0] != role}
+        ours = (LogLikelihood, Reconstructions) if role == "gen" else ()  # of other roles' samples, by the model of this one
+        self._views = {k: v for k, v in self._views.items() if k[0] != role and k[2] not in ours}
 
-    def _shard(self, samples: Samples, extractor: "Extractor", start: int, stop: int) -> dict[str, NDArray[Any]]:
-        cheap = extractor.weights is None
-        k = (
-            ""
-            if cheap
-            else _cache.key(
+    def _shard(self, samples: Samples, extractors: Mapping[str, "Extractor"], start: int, stop: int) -> dict[str, dict[str, NDArray[Any]]]:
+        """Rows by extractor; of two extractors, one pass of the network that they share gives what the cache does not have."""
+        keys = {
+            name: _cache.key(
                 samples=hashlib.sha256(samples.digests()[start:stop].tobytes()).hexdigest(),
                 shape=list(samples.shape),
-                extractor=extractor.name,
-                weights=extractor.weights,
-                preprocess=extractor.preprocess,
-                batch=extractor.batch,
+                extractor=e.name,
+                weights=e.weights,
+                preprocess=e.preprocess,
+                batch=e.batch,
                 device=self.device.partition(":")[0],
             )
-        )
-        found = None if cheap else self.cache.get(k)
-        if found is not None:
-            self.cached += stop - start
-            return found
-        made = stack([o for chunk in self._chunks(samples, start, stop, extractor.batch) for o in forward(extractor, chunk)])
-        self.extracted += stop - start
-        if not cheap:
-            self.cache.put(k, made)
-        return made
+            for name, e in extractors.items()
+            if e.weights is not None
+        }
+        found = {name: rows for name, k in keys.items() if (rows := self.cache.get(k)) is not None}
+        self.cached += len(found) * (stop - start)
+        missing = [name for name in extractors if name not in found]
+        if missing:
+            last = extractors[missing[-1]]
+            run: _Pass = cast("InnerLayer", last).both if len(missing) > 1 else lambda x: (last(x),)
+            chunks = self._chunks(samples, start, stop, last.batch)
+            made = [outputs for chunk in chunks for outputs in _passes(run, last, chunk)]
+            self.extracted += len(missing) * (stop - start)
+            for name, outputs in zip(missing, zip(*made, strict=True), strict=True):
+                found[name] = stack(outputs)
+                if name in keys:
+                    self.cache.put(keys[name], found[name])
+        return found
 
     def _chunks(self, samples: Samples, start: int, stop: int, batch: int) -> Iterator[NDArray[Any]]:
         """Samples of a shard in whole forward batches, read `chunk` at a time, ahead of the network."""
@@ -509,16 +549,32 @@ class Engine:
         if not hasattr(model, "reconstruct"):
             return Undefined("needs a model that encodes and decodes: score the run folder of an autoencoder, a VAE or a flow")
         x = samples.take(order)
-        return Reconstructions(x, np.concatenate([model.reconstruct(x[a : a + 256]) for a in range(0, len(x), 256)] or [x]))
+        y = np.concatenate([model.reconstruct(x[a : a + 256]) for a in range(0, len(x), 256)] or [x])
+        return Reconstructions(x, y, self._lpips(x, y))
+
+    def _lpips(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64] | Undefined:
+        """The perceptual distance of each pair, or why there is none: beside other quantities, so that nothing here ends a run."""
+        if x.ndim != 4:
+            return Undefined(f"LPIPS is of images, found samples of shape {x.shape[1:]}")
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+                images = (v if v.dtype == np.uint8 else v.astype(np.float32) for v in (x, y))
+                found = distances(self.extractor("lpips"), *images) ** 2
+            return found if np.isfinite(found).all() else Undefined("the grey levels are too large for LPIPS: its network overflows")
+        except (MissingError, DataError, OSError) as e:
+            if not isinstance(e, MissingError) or self.download:
+                return Undefined(str(e))
+        files = " and ".join(f"{f.file} ({f.size}) from {f.url}" for f in registry.module("extractors", "lpips").NEEDED)
+        # without the folder's path: the reason stands in a record, which others read
+        return Undefined(f"LPIPS needs weights that are absent: put {files} into the folder weights of the cache, or pass --download")
 
     def _path(self, samples: Samples, name: str) -> LatentPath | Undefined:
         if not hasattr(samples.model, "latent_pairs"):
             return Undefined("needs a model with a latent space: score the run folder of a GAN, a VAE, an autoencoder or a flow")
         step = 1e-4
         pairs = samples.model.latent_pairs(len(samples), step, seed=self.plan.seed)
-        extractor = self.extractor(name)
-        a, b = (stack([*forward(extractor, side)])["features"] for side in pairs)
-        return LatentPath(a, b, step)
+        apart = distances(self.extractor(name), *pairs)[:, None]
+        return LatentPath(np.zeros_like(apart), apart, step)
 
     def _likelihood(self, samples: Samples, order: NDArray[np.int64]) -> LogLikelihood | Undefined:
         model = self.samples["gen"].model
@@ -528,7 +584,8 @@ class Engine:
             return Undefined(f"{self.samples['gen'].name} has no likelihood; it can only sample")
         parts = [model.log_prob(samples.take(order[a : a + 1024])) for a in range(0, len(order), 1024)]
         nats = np.concatenate(parts) if parts else np.empty(0)
-        return LogLikelihood(nats, model.dims, model.bound, getattr(model, "measure", "density"), _Reordered(samples.names, order))
+        kind = (model.bound, getattr(model, "measure", "density"))
+        return LogLikelihood(nats, model.dims, *kind, _Reordered(samples.names, order), getattr(model, "estimator", None))
 
     # -- metrics ---------------------------------------------------------------------------------------------------------------
 
@@ -638,6 +695,7 @@ class Engine:
                     "better": quantity.better,
                     "unit": quantity.unit,
                     **({"measure": got.measure} if got.measure is not None else {}),
+                    **({"estimator": got.estimator} if got.estimator is not None else {}),
                 }
             )
             notes.extend(f"{label}: {note}" for note in got.notes)
@@ -651,20 +709,49 @@ def stack(outputs: Sequence[Any]) -> dict[str, NDArray[Any]]:
     return made
 
 
-def forward(extractor: "Extractor", rows: NDArray[Any]) -> Iterator[Any]:
-    """Outputs batch by batch; the last batch is filled up by repeating its last row, so that every forward has the same size
-    and a row's bits do not depend on how many follow it."""
-    for a in range(0, len(rows), extractor.batch):
-        part = rows[a : a + extractor.batch]
-        missing = extractor.batch - len(part)
+def forward(extractor: "Extractor", rows: NDArray[Any]) -> Iterator["Outputs"]:
+    """Outputs batch by batch."""
+    for (made,) in _passes(lambda x: (extractor(x),), extractor, rows):
+        yield made
+
+
+def _passes(run: _Pass, extractor: "Extractor", rows: NDArray[Any], batch: int | None = None) -> Iterator[tuple["Outputs", ...]]:
+    """What `run` makes of the rows batch by batch; the last batch is filled up by repeating its last row, so that every forward has the
+    same size and a row's bits do not depend on how many follow it."""
+    size = batch or extractor.batch
+    for a in range(0, len(rows), size):
+        part = rows[a : a + size]
+        missing = size - len(part)
         if missing and extractor.weights is not None:
-            filled = extractor(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
-            kept = len(part)
-            yield dataclasses.replace(
-                filled, features=filled.features[:kept], logits=None if filled.logits is None else filled.logits[:kept]
+            filled = run(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
+            kept = slice(len(part))
+            yield tuple(
+                dataclasses.replace(o, features=o.features[kept], logits=None if o.logits is None else o.logits[kept]) for o in filled
             )
         else:
-            yield extractor(part)
+            yield run(part)
+
+
+def distances(extractor: "Extractor", a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Euclidean distance of each row of a from the same row of b, as the extractor sees them. No more than a batch is held, and of long
+    rows (lpips has millions of numbers for a large image) a smaller one."""
+    batch = max(1, min(extractor.batch, PAIRED // max(1, extractor.dim)))
+    found = []
+    sides = (_passes(lambda x: (extractor(x),), extractor, side, batch) for side in (a, b))
+    for (one,), (other,) in zip(*sides, strict=True):
+        apart = np.zeros(len(one.features))
+        for c in range(0, one.features.shape[1], COLUMNS):
+            gap = np.subtract(one.features[:, c : c + COLUMNS], other.features[:, c : c + COLUMNS], dtype=np.float64)
+            largest = np.abs(gap).max(axis=1, keepdims=True)
+            gap /= np.where(largest > 0, largest, 1.0)  # no square overflows
+            apart = np.hypot(apart, largest[:, 0] * np.sqrt((gap**2).sum(axis=1)))
+        found.append(apart)
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def _network(name: str) -> str:
+    """The extractor whose network an extractor runs: its own, or the one that it says it is an inner layer of."""
+    return str(getattr(registry.module("extractors", name), "NETWORK", name))
 
 
 def _device(wanted: str) -> str:

@@ -67,6 +67,15 @@ class Extractor(Protocol):
         ...
 
 
+class InnerLayer(Extractor, Protocol):
+    """An extractor that reads an inner layer of another one's network: its module names that one in NETWORK, and takes its weights,
+    resizing and batch. Without `both`, which may be left out, the network runs once for each of the two."""
+
+    def both(self, images: NDArray[Any]) -> tuple[Outputs, Outputs]:
+        """What the other one gives and what this one gives, of one pass; the same bits as apart."""
+        ...
+
+
 @dataclass(frozen=True)
 class WeightFile:
     """A file of weights that an extractor can read.
@@ -221,7 +230,9 @@ def weights_root() -> Path:
     return Path(user_cache_path("genbench")) / "weights"
 
 
-def resolve_weights(name: str, files: Sequence[WeightFile], given: str | Path | None, *, download: bool = False) -> Path:
+def resolve_weights(
+    name: str, files: Sequence[WeightFile], given: str | Path | None, *, download: bool = False, beside: Path | None = None
+) -> Path:
     """The weights file to read: the given path, else one in the cache, else an announced download.
 
     Args:
@@ -229,6 +240,7 @@ def resolve_weights(name: str, files: Sequence[WeightFile], given: str | Path | 
         files: what it can read, the one to download first.
         given: a path the user wrote; None to look in the cache.
         download: fetch the first of the files when none is there.
+        beside: a file of the same extractor, whose folder is looked into first; the wanted one has no option of its own then.
 
     Raises:
         MissingError: no file; the message says what to put where.
@@ -240,18 +252,19 @@ def resolve_weights(name: str, files: Sequence[WeightFile], given: str | Path | 
             known = ", ".join(f.file for f in files)
             raise MissingError(f"weights of extractor {name}: no file at {str(given)!r}; give the path of one of: {known}")
         return path
-    for file in files:
-        path = weights_root() / file.file
+    folders = [*([] if beside is None else [beside.parent]), weights_root()]
+    for path, file in ((folder / f.file, f) for folder in folders for f in files):
         if path.is_file():
             _check_digest(path, file, "delete it and fetch it again")
             return path
     if download:
         return _download(name, files[0])
     lines = [f"  {f.file} ({f.size}, {f.licence}) from {f.url}" for f in files]
+    other = "give its path (--weights FILE)" if beside is None else f"beside {beside}"
     raise MissingError(
         f"extractor {name} needs weights, and none of these files is in {weights_root()}:\n"
         + "\n".join(lines)
-        + f"\nPut one there, or give its path (--weights FILE), or allow the download of {files[0].size} (--download)"
+        + f"\nPut one there, or {other}, or allow the download of {files[0].size} (--download)"
     )
 
 

@@ -4,7 +4,8 @@ Pure functions of arrays. A bound from k draws takes the logarithm of the mean o
 samples. A density of grey values is a density of something only together with the width of a grey value's bin: `offset_bits`.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, log, log2, prod, sqrt
 from pathlib import Path
@@ -24,6 +25,15 @@ OPPOSITE: Mapping[str, Bound] = {"exact": "exact", "lower": "upper", "upper": "l
 """What −log p is where log p is so bounded."""
 ROUNDING = 1e-4  # nats by which a log mass may exceed 0: the rounding of a model in float32
 ENTRIES = ("nats", "log_weights", "dims", "bound", "measure")
+# How a model's notes say which bound or estimate its log p is, and how a table does.
+_SAID = (
+    (r"\(IWAE-1\)", "ELBO"),
+    (r"\((IWAE-\d+)\)", r"\1"),
+    (r"bound of (\d+) draws? of dequantisation noise", r"\1 draws of dequantisation noise"),
+    (r"AIS: (\d+) chains, (\d+) temperatures", r"AIS, \1 chains × \2"),
+    (r"variational bound of a chain of (\d+) steps", r"variational bound of \1 steps"),
+    (r"log p of the ODE itself|log p: probability-flow ODE", "ODE, 1 draw of dequantisation noise"),
+)
 
 
 # -- means -------------------------------------------------------------------------------------------------------------------------
@@ -110,13 +120,28 @@ def mean_nll(test: LogLikelihood, unit: float = 1.0) -> Estimate | Undefined:
                 f"the mean log of a probability ({test.measure}) is at most 0, found {-value * unit:.6g}: the bound says nothing"
             )
         value, low, high = max(value, 0.0), max(low, 0.0), max(high, 0.0)
-    made = Estimate(
-        value, low, high, len(nll), INTERVAL, OPPOSITE[test.bound], measure=test.measure, influence={"test": nll - float(nll.mean())}
-    )
+    bound, influence = OPPOSITE[test.bound], {"test": nll - float(nll.mean())}
+    made = Estimate(value, low, high, len(nll), INTERVAL, bound, measure=test.measure, estimator=test.estimator, influence=influence)
     return made if len(nll) > 1 else replace(made, low=None, high=None, interval=None, notes=("no interval: 1 sample",), influence=None)
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------------------
+
+
+def estimator_of(notes: Sequence[str]) -> str | None:
+    """Which bound or estimate of log p a model's notes speak of; None where they do not.
+
+    Two bounds of one side may lie at very different distances from log p, so a number without this says little.
+
+    Example:
+        >>> estimator_of(["log_prob is the importance-weighted lower bound of 1000 draws (IWAE-1000)"])
+        'IWAE-1000'
+    """
+    for note in notes:
+        for pattern, shown in _SAID:
+            if found := re.search(pattern, note):
+                return found.expand(shown)
+    return None
 
 
 def iwae_bound(log_weights: NDArray[Any]) -> NDArray[np.float64]:
@@ -257,7 +282,7 @@ def dequantised_bound(
         if found.shape != (len(part) * draws,):
             raise DataError(f"a log density is one number per row, ({len(part) * draws},), found shape {found.shape}")
         parts.append(iwae_bound(found.reshape(len(part), draws)) - offset)
-    return LogLikelihood(np.concatenate(parts), dims, "lower", "mass")
+    return LogLikelihood(np.concatenate(parts), dims, "lower", "mass", estimator=f"{draws} draws of dequantisation noise")
 
 
 def check_binary(images: NDArray[Any]) -> NDArray[np.float64]:
@@ -368,7 +393,8 @@ def load(path: str | Path, *, dims: int | None = None, bound: str | None = None,
     of = _agree("measure", _text("measure", held.get("measure"), path), measure, path) or "density"
     try:
         if weighted:
-            return LogLikelihood(iwae_bound(held["log_weights"]), given, kind, of)
+            draws = np.shape(held["log_weights"])[-1]
+            return LogLikelihood(iwae_bound(held["log_weights"]), given, kind, of, estimator=f"IWAE-{draws}" if draws > 1 else "ELBO")
         nats = _real(held["nats"], "nats")
         if nats.ndim != 1:
             raise DataError(f"nats are one number per sample (n,), found shape {nats.shape}; log_weights are (n, draws)")

@@ -1,8 +1,10 @@
 """What `genbench ls` prints: one row per member, without importing torch."""
 
 import math
+from types import ModuleType
+from typing import Any
 
-from genbench import protocol, registry
+from genbench import models, protocol, registry
 from genbench.metric import Metric
 
 
@@ -50,6 +52,36 @@ def metrics_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _budgets(module: ModuleType | Any, variant: str | None) -> str:
+    """Budgets by dataset, as BUDGETS has them: a baseline's own, or those of its variant."""
+    found = {}
+    for key, budgets in getattr(module, "BUDGETS", {}).items():
+        dataset, _, of = key.partition(":")
+        if of == (variant or ""):
+            found[dataset] = " ".join(budgets)
+    return "; ".join(f"{dataset} {budgets}" for dataset, budgets in found.items()) or "–"
+
+
+def _differences(module: ModuleType | Any, variant: str) -> str:
+    """What a variant's recipes have other than the baseline's own on the same data."""
+    own = models.recipes_of(module, None)
+    changed: dict[str, None] = {}
+    for dataset, config in models.recipes_of(module, variant).items():
+        base = own.get(dataset, next(iter(own.values()))).to_dict()
+        changed |= {key: None for key, value in config.to_dict().items() if base.get(key) != value}
+    return "other " + ", ".join(changed)
+
+
+def _baselines() -> list[list[str]]:
+    rows = []
+    for name in registry.modules("baselines"):
+        m = registry.module("baselines", name)
+        rows.append([name, m.FAMILY, " ".join(m.RECIPES), _budgets(m, None), m.SUMMARY])
+        for v in models.variants(m):
+            rows.append([f"{name}:{v}", m.FAMILY, " ".join(models.recipes_of(m, v)), _budgets(m, v), _differences(m, v)])
+    return rows
+
+
 def listing(kind: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a listing.
 
@@ -81,7 +113,4 @@ def listing(kind: str) -> tuple[list[str], list[list[str]]]:
             [n, "any" if m.DIM is None else str(m.DIM), "–" if m.CLASSES is None else str(m.CLASSES), " ".join(m.MODES), m.SUMMARY]
             for n, m in modules.items()
         ]
-    baselines = {n: registry.module("baselines", n) for n in registry.modules("baselines")}
-    return ["baseline", "family", "recipes for", "what it is"], [
-        [n, m.FAMILY, " ".join(m.RECIPES), m.SUMMARY] for n, m in baselines.items()
-    ]
+    return ["baseline", "family", "recipes for", "budgets", "what it is"], _baselines()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from genbench.errors import DataError, GenbenchError, UsageError, near_miss
 from genbench.files import write_atomic
 from genbench.images import shown
+from genbench.likelihood import estimator_of
 
 if TYPE_CHECKING:
     import torch
@@ -328,6 +329,11 @@ class Stream(ABC):
     def bound(self) -> str | None:
         """What log_prob is to log p(x): "exact", "lower", "upper" or "estimate"; None where the model has no density."""
         return None
+
+    @property
+    def estimator(self) -> str | None:
+        """Which bound or estimate log_prob is, where it is not exact, in a table's words: "IWAE-1000". By default what the notes say."""
+        return None if self.bound in (None, "exact") else estimator_of(self.notes)
 
     @property
     def measure(self) -> str:

@@ -48,7 +48,7 @@ def neutral(text: object) -> str:
 
 def escaped(text: object) -> str:
     """A markdown table cell: no pipe, newline or tag of a hostile name survives."""
-    safe = printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+    safe = printable(text, "utf-8").replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
     return safe.replace("`", "\\`").replace("[", "\\[") if any(c in safe for c in "`[") else safe
 
 

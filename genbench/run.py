@@ -9,6 +9,7 @@ import json
 import platform
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +18,72 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import DataError, near_miss
-from genbench.estimate import Estimate
+from genbench.estimate import Better, Bound, Estimate
 
 SCHEMA = 1
+# What readers of a record rely on: key -> type, set of the allowed texts, [shape of all entries] or shape of an object. A key with "?" may
+# be absent or null. More keys are welcome.
+SHAPE: dict[str, Any] = {
+    "subject": {
+        "name": str,
+        "fingerprint": str,
+        "n": int,
+        "shape": [int],
+        "skipped?": [[str]],
+        "converted?": [[str]],
+        "baseline?": {
+            "name": str,
+            "config": dict,
+            "seed": int,
+            "passed?": dict,
+            "dataset?": str,
+            "sample_seed?": int,
+            "family?": str,
+            "role?": str,
+            "notes?": [str],
+            "parameters?": int,
+            "nfe?": int | float,
+        },
+    },
+    "reference": {"name": str, "fingerprint": str, "n": int | None},
+    "train?": {"fingerprint": str},
+    "test?": {"fingerprint": str},
+    "protocol": {
+        "name": str,
+        "hash": str,
+        "extractor": str,
+        "reference?": str,
+        "metrics?": [str],
+        "preprocess?": str,
+        "n?": int,
+        "n_ref?": int,
+        "seed?": int,
+        "shard?": int,
+        "batch?": int,
+        "order?": str,
+    },
+    "results": [
+        {
+            "metric": str,
+            "extractor": str,
+            "quantity": str,
+            "value": int | float,
+            "low": int | float | None,
+            "high": int | float | None,
+            "n": int,
+            "interval": str | None,
+            "bound": {*typing.get_args(Bound)},
+            "better": {*typing.get_args(Better)},
+            "unit": str,
+            "measure?": str,
+            "estimator?": str,
+        }
+    ],
+    "skipped": [{"metric": str, "reason": str, "quantity?": str}],
+    "warnings": [str],
+    "environment": {"packages?": dict},
+    "timing?": {"training_seconds?": int | float, "samples_per_second?": int | float},
+}
 _PACKAGES = ("numpy", "scipy", "torch", "torchvision", "scikit-learn", "pillow", "clean-fid")
 
 
@@ -105,6 +169,41 @@ def migrate(record: dict[str, Any], source: str) -> dict[str, Any]:
     return record
 
 
+def check_shape(found: Any, shape: Any, source: str, where: str = "") -> None:
+    """Refuse a record that lacks what its readers need.
+
+    Args:
+        found: the record, or a part of it.
+        shape: see SHAPE.
+        source: the file, for the message.
+        where: the part's place in the record.
+
+    Raises:
+        DataError: a key is missing, or holds something else.
+    """
+    end = "; its id fits, so no genbench wrote it like this: run the evaluation again"
+    if isinstance(shape, dict) and isinstance(found, dict):
+        for key, inner in shape.items():
+            name = key.removesuffix("?")
+            if name in found if name == key else found.get(name) is not None:
+                check_shape(found[name], inner, source, f"{where}.{name}" if where else name)
+            elif name == key:
+                keys = ", ".join(sorted(found))[:200] or "none"
+                raise DataError(f"{source}: expected the key {name} in {where or 'the record'}, found the keys {keys}{end}")
+    elif isinstance(shape, list) and isinstance(found, list):
+        for i, entry in enumerate(found):
+            check_shape(entry, shape[0], source, f"{where}[{i}]")
+    else:
+        if isinstance(shape, set):
+            fits, wanted = isinstance(found, str) and found in shape, " or ".join(sorted(shape))
+        else:
+            kind = type(shape) if isinstance(shape, dict | list) else shape
+            fits = isinstance(found, kind) and not isinstance(found, bool)  # a bool is an int to Python alone
+            wanted = getattr(kind, "__name__", str(kind))
+        if not fits:
+            raise DataError(f"{source}: expected {where or 'the record'} to be {wanted}, found {json.dumps(found)[:80]}{end}")
+
+
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
@@ -184,7 +283,9 @@ class Run:
                     raise KeyError(f"{name!r} was skipped: {s['reason']}")
             raise KeyError(str(near_miss(name, {r["quantity"] for r in self.record["results"]}, "quantity")))
         r = rows[0]
-        return Estimate(r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"], measure=r.get("measure"))
+        return Estimate(
+            r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"], measure=r.get("measure"), estimator=r.get("estimator")
+        )
 
     def to_json(self) -> str:
         """The record as indented JSON, exactly as it is stored."""
@@ -206,10 +307,10 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a record and check that its content still has its id.
+        """Read a record; check that its content still has its id, and that it has all that its readers need.
 
         Raises:
-            DataError: not a readable record, or changed after it was written.
+            DataError: not a readable record, changed after it was written, or without a needed key.
         """
         try:
             record = json.loads(Path(path).read_text("utf-8"), parse_constant=_no_number)
@@ -225,7 +326,14 @@ class Run:
                 f"{path}: the record was changed after it was written (its content has id {found}, "
                 f"it says {record.get('id')!r}); run the evaluation again"
             )
-        return cls(migrate(record, str(path)))
+        record = migrate(record, str(path))
+        check_shape(record, SHAPE, str(path))
+        for i, r in enumerate(record["results"]):
+            try:
+                Estimate(r["value"], r["low"], r["high"], r["n"], r["interval"], r["bound"])
+            except (ValueError, OverflowError) as e:
+                raise DataError(f"{path}: results[{i}] is no estimate: {e}; run the evaluation again") from e
+        return cls(record)
 
 
 def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table] = ()) -> Run:
@@ -236,7 +344,8 @@ def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table
     return Run(record, tuple(tables))
 
 
-def printable(text: object) -> str:
-    """A name that is safe on a terminal: control characters and invalid UTF-8 are escaped."""
-    safe = str(text).encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
+def printable(text: object, encoding: str | None = None) -> str:
+    """A name that is safe on a terminal, or in a file of that encoding: control characters and invalid UTF-8 are escaped."""
+    encoding = encoding or sys.stdout.encoding or "utf-8"
+    safe = str(text).encode(encoding, "backslashreplace").decode(encoding)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import DataError
+from genbench.estimate import Undefined
 
 Float = NDArray[np.floating[Any]]
+BLOCK = 4096  # rows that are centred at once: 64 MiB of 2,048 float64 features
 
 
 def _finite_rows(x: Float, what: str, names: Sequence[str] | None) -> None:
@@ -131,12 +133,14 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Features | Float) -> Self:
-        """Moments of feature rows, two passes in float64."""
+        """Moments of feature rows, two passes in float64; block by block, so that no second copy of the features is made."""
         f = rows if isinstance(rows, Features) else Features(rows)
-        x = f.x.astype(np.float64)
-        mean = x.mean(axis=0) if len(x) else np.zeros(f.d)
-        x = x - mean
-        return cls(len(x), mean, x.T @ x, f.extractor)
+        mean = f.x.mean(axis=0, dtype=np.float64) if len(f) else np.zeros(f.d)
+        m2 = np.zeros((f.d, f.d))
+        for a in range(0, len(f), BLOCK):
+            part = f.x[a : a + BLOCK] - mean  # (rows, d) float64
+            m2 += part.T @ part
+        return cls(len(f), mean, m2, f.extractor)
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -250,6 +254,7 @@ class LogLikelihood:
         bound: what `nats` is to log p: "exact", "lower", "upper" or "estimate".
         measure: what the probability is of: "mass" (of grey values), "density", "tokens", or the id of a binarisation.
         names: sample names, only used to name a bad row.
+        estimator: which bound or estimate, where it is not exact: "IWAE-1000"; None where that is not known.
     """
 
     nats: Float
@@ -257,6 +262,7 @@ class LogLikelihood:
     bound: str = "exact"
     measure: str = "density"
     names: Sequence[str] | None = field(default=None, repr=False, compare=False)
+    estimator: str | None = None
 
     def __post_init__(self) -> None:
         nats = np.asarray(self.nats, np.float64)
@@ -274,9 +280,10 @@ class LogLikelihood:
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
         """Concatenate in the order given."""
-        return (
-            parts[0] if len(parts) == 1 else cls(np.concatenate([p.nats for p in parts]), parts[0].dims, parts[0].bound, parts[0].measure)
-        )
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        return cls(np.concatenate([p.nats for p in parts]), first.dims, first.bound, first.measure, estimator=first.estimator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +307,9 @@ class Law:
     sigma: float | None = None
 
 
+UNKNOWN = Undefined("the LPIPS of these pairs was not computed; pass it, or score a model's run folder")
+
+
 @dataclass(frozen=True, slots=True)
 class Reconstructions:
     """Samples beside what a model makes of them: encoded, then decoded.
@@ -307,15 +317,21 @@ class Reconstructions:
     Args:
         x: the originals, (n, c, h, w) uint8 or (n, d) float64.
         y: the reconstructions, same shape and type.
+        lpips: (n,) perceptual distances of the pairs, or why there are none.
     """
 
     x: NDArray[Any]
     y: NDArray[Any]
+    lpips: Float | Undefined = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.x.shape != self.y.shape or self.x.ndim not in (2, 4):
             raise DataError(f"reconstructions have the shape of their originals, found {self.y.shape} and {self.x.shape}")
         _finite_rows(np.asarray(self.y, np.float64), "reconstructions", None)
+        if not isinstance(self.lpips, Undefined):
+            if self.lpips.shape != self.x.shape[:1]:
+                raise DataError(f"one LPIPS per pair is needed, found shape {self.lpips.shape} for {len(self.x)} pairs")
+            _finite_rows(self.lpips, "LPIPS of reconstructions", None)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -323,11 +339,11 @@ class Reconstructions:
 
 @dataclass(frozen=True, slots=True)
 class LatentPath:
-    """Features of pairs of neighbours on random paths through a model's latent space.
+    """Features of pairs of neighbours on random paths through a model's latent space, of which only the distances count.
 
     Args:
-        a: (n, d) features at t.
-        b: (n, d) features at t + step.
+        a: (n, d) features at t, or any numbers that are as far apart.
+        b: (n, d) features at t + step, likewise.
         step: their distance as a share of the path.
     """
 

@@ -128,17 +128,33 @@ def completed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(choice: Choice, data: TrainingData) -> Choice:
-    """The choice with as many steps as fit into its time, measured on a few of them.
+    """The choice with as many steps as fit into its time, measured on a few of them, of every part that it is trained in.
 
-    The steps of a model that is trained in several parts are measured on the first.
+    Raises:
+        UsageError: parts whose steps are settings of their own leave no time for the others.
     """
     if choice.seconds is None:
         return choice
-    took = training.seconds_per_step(lambda: choice.module.train(choice.config, data, seed=0, out=None))
-    if took is None:
+
+    def parts(config: Any, count: int) -> list[training.Part]:
+        return training.time_of_parts(lambda: choice.module.train(config, data, seed=0, out=None), count)
+
+    first, found = choice.config.steps, parts(choice.config, 13)
+    # Some parts' steps may be settings of their own, which the time must hold beside the others: a second look says which.
+    twice = [p._replace(steps=2 * p.steps) for p in found]
+    if len(found) > 1:
+        twice = parts(dataclasses.replace(choice.config, steps=2 * first), 1)
+    took = sum(p.seconds * (more.steps - p.steps) for p, more in zip(found, twice, strict=True)) / first
+    fixed = sum(p.seconds * (2 * p.steps - more.steps) for p, more in zip(found, twice, strict=True))
+    if took <= 0:
         return dataclasses.replace(choice, seconds=None)
-    steps = max(1, round(choice.seconds / took))
     budget = choice.passed["budget"]
+    if fixed >= choice.seconds:
+        raise UsageError(
+            f"{choice.name}: the parts whose steps the budget does not set take {fixed:,.0f} s here, expected less than {budget}; give a "
+            "longer one, or lower their own settings"
+        )
+    steps = max(1, round((choice.seconds - fixed) / took))
     print(f"genbench: {choice.name}: {took:.3g} s per step here, so {budget} are {steps:,} steps", file=sys.stderr)
     return dataclasses.replace(choice, config=dataclasses.replace(choice.config, steps=steps), seconds=None)
 
@@ -308,7 +324,8 @@ def show(found: Trained) -> None:
     if held is not None:
         value, interval = cell(held.value, held.low, held.high)
         mark = {"upper": "≤ ", "lower": "≥ "}.get(held.bound, "")
-        print(f"nll {mark}{value} {interval} nats, {held.bound}, on {held.n:,} samples of the {found.split} split")
+        kind = held.bound + (f" ({held.estimator})" if held.estimator else "")
+        print(f"nll {mark}{value} {interval} nats, {kind}, on {held.n:,} samples of the {found.split} split")
     for warning in model.notes:
         print(f"genbench: {model.provenance['name']}: {printable(warning)}", file=sys.stderr)
 
@@ -363,7 +380,7 @@ def reached(model: models.Model, data: TrainingData) -> dict[str, Any]:
     held: dict[str, Any] | None = None
     if split is not None and rows is not None and model.bound is not None:
         found = held_out(model, rows)
-        fields = ("value", "low", "high", "n", "interval", "bound", "measure")
+        fields = ("value", "low", "high", "n", "interval", "bound", "measure", "estimator")
         held = None if found is None else {"split": split} | {k: getattr(found, k) for k in fields}
     first = np.ascontiguousarray(model.shard(0, 0))
     return {"held_out": held, "samples": hashlib.sha256(first.tobytes()).hexdigest(), "environment": environment(str(training.device()))}
@@ -375,7 +392,8 @@ def held_out(model: models.Model, rows: "Samples") -> Estimate | None:
 
     some = subset(rows, min(len(rows), HELD_OUT), 0)
     parts = [model.log_prob(some.read(a, min(a + 512, len(some)))) for a in range(0, len(some), 512)]
-    found = mean_nll(LogLikelihood(np.concatenate(parts), model.dims, model.bound, model.measure, some.names))  # type: ignore[arg-type]
+    kind = (model.bound or "exact", model.measure)
+    found = mean_nll(LogLikelihood(np.concatenate(parts), model.dims, *kind, some.names, model.estimator))
     return found if isinstance(found, Estimate) else None
 
 

@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,12 +117,26 @@ class Session:
         progress: called with (what, done, total, note).
         save_every: seconds between two saved states.
         stop_after: stop each training after so many steps, its state saved, by raising Stopped.
+        parts: where the time of a step goes, instead: see `time_of_parts`.
     """
 
     device: str = "auto"
     progress: Progress | None = None
     save_every: float = 60.0
     stop_after: int | None = None
+    parts: "list[Part] | None" = None
+
+
+class Part(NamedTuple):
+    """What was measured of one training.
+
+    Args:
+        seconds: mean time of a step.
+        steps: that it would have taken.
+    """
+
+    seconds: float
+    steps: int
 
 
 _DEFAULT = Session()
@@ -278,15 +292,7 @@ class Fitted:
 
 
 class Stopped(BaseException):
-    """Training was told to stop before its end (`Session.stop_after`); no error, so that it passes every handler.
-
-    Args:
-        seconds: mean time of a step, the first one left out.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    """Training was told to stop before its end (`Session.stop_after`); no error, so that it passes every handler."""
 
 
 def fit(
@@ -313,7 +319,7 @@ def fit(
         seed: of everything random.
         out: folder for the state and the curve; None for neither. A state that is found there is continued.
         average: modules that have a moving average of weights; None for all. Only with config.ema above 0.
-        name: of this training within `out`, where a model has several (an encoder, then a prior).
+        name: of this training within `out`, where a model has several (an encoder, then a prior): then each has a name.
 
     Raises:
         FailedError: a loss is NaN or infinite; names the step and the settings.
@@ -330,17 +336,18 @@ def fit(
     batches = Batches(rows, config.batch, seed, None if source is None else source.redraw)
     labels = None if source is None or source.train.labels is None else as_tensor(np.asarray(source.train.labels, np.int64), where)
     base = {key: [g["lr"] for g in o.param_groups] for key, o in optimisers.items()}
-    means = {key: [p.detach().clone() for p in modules[key].parameters()] for key in (modules if average is None else average)}
-    means = means if config.ema else {}
+    averaged = () if not config.ema else modules if average is None else average
+    means = {key: kept for key in averaged if (kept := [p.detach().clone() for p in modules[key].parameters()])}
     log = _Log(config, what, how.progress)
     state = None
-    if out is not None:
+    if out is not None and how.parts is None:
         about = {"config": config.to_dict(), "seed": seed, "data": "array" if source is None else source.name, "rows": _digest(rows)}
         state = _State(Path(out) / name if name else Path(out), about, modules, optimisers, means, log)
         state.load()
     for module in modules.values():
         module.train()
-    saved, marks = time.monotonic(), []
+    limit = how.stop_after if how.stop_after is None or how.parts is None else min(how.stop_after, config.steps)
+    saved, marks = time.monotonic(), [time.perf_counter()]
     with seeded(seed, _STEP), _interrupts() as stop:
         for i in range(log.done, config.steps):
             reseed(seed, _STEP, i)
@@ -356,20 +363,24 @@ def fit(
             for key, kept in means.items():
                 torch._foreach_lerp_(kept, [p.detach() for p in modules[key].parameters()], 1 - min(config.ema, (1 + i) / (10 + i)))
             log.add(i, losses, look=where.type == "cpu")
-            if how.stop_after is not None:
-                marks.append(time.perf_counter())
-                if len(marks) == how.stop_after:
-                    log.flush()
-                    took = (time.perf_counter() - marks[0]) / max(1, len(marks) - 1)
-                    if state is not None:
-                        state.save()
-                    raise Stopped(took)
             if stop:
                 if state is not None:
                     state.save()
                 kept_at = f"the state is in {state.folder}, the same command goes on from it" if state is not None else "nothing was kept"
                 print(f"\ngenbench: {what}: stopped after step {i + 1:,} of {config.steps:,}; {kept_at}", file=sys.stderr)
                 raise KeyboardInterrupt
+            if limit is not None:
+                marks.append(time.perf_counter())
+                if len(marks) > limit:
+                    log.flush()
+                    if how.parts is not None:
+                        timed = marks[1:] if limit > 1 else marks  # the very first step is left out
+                        how.parts.append(Part((time.perf_counter() - timed[0]) / (len(timed) - 1), config.steps))
+                        if name:  # the next part is measured too
+                            break
+                    if state is not None:
+                        state.save()
+                    raise Stopped
             if state is not None and time.monotonic() - saved > how.save_every:
                 state.save()
                 saved = time.monotonic()
@@ -382,7 +393,7 @@ def fit(
                 p.copy_(mean)
     for module in modules.values():
         module.eval()
-    return Fitted(config.steps, log.seconds, tuple(log.curve))
+    return Fitted(log.done, log.seconds, tuple(log.curve))
 
 
 @contextmanager
@@ -582,19 +593,20 @@ def discard(out: Path) -> None:
 # -- budgets -------------------------------------------------------------------------------------------------------------------------
 
 
-def seconds_per_step(train: Callable[[], Any], count: int = 13) -> float | None:
-    """Mean time of a step over the first few, the very first left out; None where `train` never called fit.
+def time_of_parts(train: Callable[[], Any], count: int = 13) -> list[Part]:
+    """Mean time of a step over the first few, the very first left out, of every part of a training; none where `train` never called fit.
 
     Args:
-        train: trains; is stopped by the probe.
-        count: steps.
+        train: trains; is stopped by the probe. Of several parts the later ones are measured on what the first steps of the earlier made.
+        count: steps of a part.
     """
+    parts: list[Part] = []
     try:
-        with session(stop_after=count, progress=None):
+        with session(stop_after=count, parts=parts, progress=None):
             train()
-    except Stopped as found:
-        return found.seconds
-    return None
+    except Stopped:
+        pass
+    return parts
 
 
 # -- models --------------------------------------------------------------------------------------------------------------------------

@@ -83,6 +83,50 @@ def plain_weights() -> dict[str, Any]:
     return sane(made)
 
 
+def lpips_files(folder: Path, network: Any) -> Path:
+    """Random weights of a network of the extractor lpips, those of its channels beside them; returns the path to load."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    made, inside = {}, 3
+    for number, out, kernel, _, _ in (conv for _, convs in network.stages for conv in convs):
+        made[f"features.{number}.weight"] = torch.empty(out, inside, kernel, kernel)
+        made[f"features.{number}.bias"] = torch.empty(out)
+        inside = out
+    torch.save(sane(made), folder / network.backbone.file)
+    channels = [convs[-1][1] for _, convs in network.stages]
+    torch.save(
+        {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for i, c in enumerate(channels)},
+        folder / network.linear.file,
+    )
+    return folder / network.backbone.file
+
+
+@pytest.fixture(scope="session")
+def _lpips_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from genbench.extractors import lpips
+
+    folder = tmp_path_factory.mktemp("lpips")
+    (folder / "weights").mkdir()
+    for network in lpips.NETWORKS:
+        lpips_files(folder / "weights", network)
+    return folder
+
+
+@pytest.fixture
+def lpips_cache(_lpips_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache whose folder `weights` has random weights for the extractor lpips, which takes them for the published ones."""
+    from dataclasses import replace
+
+    from genbench.extractors import lpips
+
+    networks = [replace(n, backbone=replace(n.backbone, sha256=None), linear=replace(n.linear, sha256=None)) for n in lpips.NETWORKS]
+    monkeypatch.setattr(lpips, "NETWORKS", networks)
+    monkeypatch.setattr(lpips, "FILES", (networks[0].backbone,))
+    monkeypatch.setenv("GENBENCH_CACHE", str(_lpips_cache))
+    return _lpips_cache
+
+
 @pytest.fixture(scope="session")
 def weights_file(plain_weights: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch

@@ -16,10 +16,24 @@ LAYERS = [
     {"statistics", "numerics", "likelihood", "histograms", "transport"},
     {"metric", "registry", "protocol", "presets"},
     {"metrics", "preprocess", "images", "archives", "arrays", "samples", "models", "adapters", "extractor"},
-    {"extractors", "datasets", "training", "densities", "flows", "denoising"},
+    {"extractors", "datasets", "training", "densities", "flows", "denoising", "adversarial"},
     {"baselines"},
     {"cache", "parallel", "run"},
-    {"evaluation", "audit", "comparison", "monitor", "bench", "leaderboard", "report", "check", "doctor", "listing", "trained", "verify"},
+    {
+        "evaluation",
+        "audit",
+        "comparison",
+        "monitor",
+        "bench",
+        "leaderboard",
+        "families",
+        "report",
+        "check",
+        "doctor",
+        "listing",
+        "trained",
+        "verification",
+    },
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -84,7 +98,7 @@ def test_a_metric_sees_only_statistics(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "baselines").glob("*.py")), ids=lambda p: p.name)
 def test_a_baseline_sees_models_training_and_datasets(path: Path) -> None:
-    allowed = {"models", "training", "densities", "flows", "denoising", "datasets", "registry", "samples", "errors"}
+    allowed = {"models", "training", "densities", "flows", "denoising", "adversarial", "datasets", "registry", "samples", "errors"}
     for imported in imports(path, top_level=False):
         if own(imported) is not None:
             assert own(imported) in allowed, f"{path.name} imports {imported}"
@@ -173,3 +187,23 @@ def test_listings_start_without_torch(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_public_names_are_there_and_import_no_torch() -> None:
+    code = (
+        "import sys, genbench\n"
+        "early = {'torch', 'numpy', 'scipy'} & set(sys.modules)\nassert not early, early\n"
+        "found = {name: getattr(genbench, name) for name in genbench.__all__}\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\nassert not heavy, heavy\n"
+        "assert {'train', 'sample', 'verify', 'evaluate'} <= set(dir(genbench))\n"
+        "assert all(callable(f) and f.__doc__ for f in found.values()), found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_public_name_is_a_modules_too() -> None:
+    """Importing a submodule sets the package's attribute of its name: a function of that name would be hidden by it."""
+    import genbench
+
+    assert not set(genbench.__all__) & {p.stem for p in (ROOT / "genbench").iterdir()}

@@ -108,6 +108,17 @@ def test_the_tables(small: Audit, tmp_path: Path) -> None:
     assert [p.name for p in written] == ["digits.csv", "digits.md", "digits-150.png", "digits-150.svg"]
 
 
+def test_a_small_data_set_has_a_sample_size_of_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert (
+        cli.run(
+            ["audit", "--reference", "digits", "--metrics", "fid", "--defects", "noise", "--draws", "3", "--out", str(tmp_path), "--quiet"]
+        )
+        == 0
+    )
+    assert {r["n"] for r in csv.DictReader((tmp_path / "digits.csv").open())} == {"400"}
+
+
 def test_bad_calls() -> None:
     with pytest.raises(UsageError, match="'noise'"):
         audit("digits", defects=["nois"])

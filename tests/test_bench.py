@@ -4,13 +4,14 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Rows
 
-from genbench import leaderboard, models, registry
+from genbench import leaderboard, models, registry, trained, training
 from genbench import run as runs
 from genbench.bench import Suite, Task, bench
 from genbench.errors import DataError, FailedError, MissingError, UsageError
@@ -274,3 +275,29 @@ def test_quick_scores_the_controls_where_they_belong(tmp_path):
     models_saved = list((tmp_path / "models").rglob("model.json"))
     assert len(models_saved) == 10
     assert models.load_model(models_saved[0].parent).sample(5, seed=0).shape[0] == 5
+
+
+# -- CIFAR-10: sized for a GPU -------------------------------------------------------------------------------------------------------
+
+
+def test_the_cifar10_suite_has_recipes_and_likelihoods(tmp_path):
+    cells, left_out = suites.plan(suites.find("cifar10"), tmp_path)
+    assert left_out == []
+    assert [c.baseline for c in cells] == list(suites.SUITES["cifar10"].baselines)
+    for c in cells:
+        assert (c.passed, c.seconds, c.config) == ({"budget": "20min"}, None, c.module.RECIPES["cifar10"])
+        assert "bits_per_dim" in c.protocol.metrics
+
+
+@pytest.mark.parametrize("name", suites.SUITES["cifar10"].baselines)
+def test_a_cifar10_recipe_takes_a_step(name):
+    """The true nets at the true size; where there is no GPU a minibatch of 2."""
+    import torch
+
+    images = np.random.default_rng(0).integers(256, size=(8, 3, 32, 32)).astype(np.uint8)
+    choice = trained.choose(name, "cifar10", (3, 32, 32), budget="20min")
+    config = choice.config if torch.cuda.is_available() else replace(choice.config, batch=2)
+    told = []
+    with pytest.raises(training.Stopped), training.session(stop_after=1, progress=lambda *line: told.append(line)):
+        choice.module.train(config, TrainingData("cifar10", Rows(images)), seed=0)
+    assert [(done, total) for _, done, total, _ in told] == [(1, config.steps)]  # a loss that is no number would have been refused

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genbench import models, registry
 from genbench.cli import run
+from genbench.listing import listing
 
 RNG = np.random.default_rng(3)
 
@@ -133,6 +135,27 @@ def test_doctor_and_cache(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["cache", "verify"]) == 0
     assert run(["cache", "clear"]) == 0
     assert "deleted" in capsys.readouterr().out
+
+
+def test_baselines_are_listed_with_their_variants_data_and_budgets() -> None:
+    columns, rows = listing("baselines")
+    assert columns == ["baseline", "family", "recipes for", "budgets", "what it is"]
+    found = {row[0]: row[1:] for row in rows}
+    installed = registry.modules("baselines")
+    variants = [f"{name}:{v}" for name in installed for v in models.variants(registry.module("baselines", name))]
+    assert len(found) == len(rows)
+    assert sorted(found) == sorted([*installed, *variants])
+    assert {"made:fvsbn", "gan:wgan-gp", "vae:iwae"} <= set(found)
+    made = registry.module("baselines", "made")
+    family, recipes, budgets, what = found["made:fvsbn"]
+    assert (family, recipes.split()) == (made.FAMILY, list(made.VARIANTS["fvsbn"]))
+    for dataset in recipes.split():
+        for budget in models.budgets(made, dataset, (1, 28, 28), "fvsbn"):
+            assert f"{dataset} " in budgets
+            assert budget in budgets
+    assert "hidden" in what
+    assert found["kde"][2] == "–"
+    assert all(found[v][3].startswith("other ") for v in variants)
 
 
 def test_hostile_names_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

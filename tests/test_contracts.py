@@ -1,5 +1,6 @@
 """What every member must have. Members are found, not listed: a new file is tested unasked."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -70,6 +71,18 @@ def test_metric_docstring_is_complete(name: str) -> None:
     for section in ("Args:", "Returns:", "References:"):
         assert section in doc, f"{name} has no section {section}"
     assert re.search(r"\b(19|20)\d\d\b", doc), f"{name} names no year of its source"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_interval_has_been_simulated(name: str) -> None:
+    with (ROOT / "benchmarks" / "coverage.csv").open() as f:
+        rows = [r for r in csv.DictReader(f) if r["metric"] == name]
+    simulated = {r["quantity"] for r in rows}
+    wanted = {q.named("inception") for q in registry.metric(name).quantities}
+    assert {q for q in wanted if not q.endswith("_p")} <= simulated  # a p-value has no interval
+    for r in rows:
+        assert float(r["coverage"]) >= 0.92, r
+        assert r["width"] == "nan" or float(r["width"]) <= 1.6, r
 
 
 @pytest.mark.parametrize("name", DATASETS)

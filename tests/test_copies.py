@@ -8,6 +8,7 @@ from scipy.special import betaincinv
 
 from genbench.errors import UsageError
 from genbench.estimate import Estimate, Undefined
+from genbench.evaluation import evaluate
 from genbench.metrics.duplicates import duplicates
 from genbench.metrics.nn_copies import nn_copies
 from genbench.statistics import Features
@@ -344,3 +345,17 @@ def test_too_few_samples_for_near_duplicates_have_a_reason() -> None:
     assert "at least 198 samples on each side, found 197 and 1000" in near.reason
     assert isinstance(repeats(NEW[:198], TEST)[1], Estimate)
     assert all(isinstance(e, Undefined) for e in repeats(NEW[:1]))
+
+
+def test_held_out_samples_among_the_generated_ones_are_said() -> None:
+    rng = np.random.default_rng(0)
+    train, test, new = (rng.integers(0, 256, (n, 1, 4, 4), dtype=np.uint8) for n in (300, 200, 100))
+
+    def said(gen: np.ndarray) -> bool:
+        run = evaluate(gen, train, train=train, test=test, metrics=["nn_copies"], extractor="pixels", cache=None)
+        return any("held-out samples are among the generated ones" in w for w in run.record["warnings"])
+
+    assert said(np.concatenate([new, test[:20]]))
+    assert not said(new)
+    assert not said(np.concatenate([new, test[:1]])), "1 in 200 may be chance"
+    assert not said(test[::-1]), "the held-out set itself, which is what real data score"

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import sane
+from conftest import lpips_files, sane
 from safetensors.torch import save_file
 from torch import nn
 
+import genbench
 from genbench import extractor as shared
 from genbench import registry
 from genbench.errors import DataError, MissingError, UsageError
-from genbench.extractors import clip, digits, dinov2, identity, inception, mnist, pixels
+from genbench.extractors import clip, digits, dinov2, identity, inception, inception_spatial, lpips, mnist, pixels
 from genbench.extractors import random as random_network
 
 
@@ -232,7 +233,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes | Exception) -> list[s
     return asked
 
 
-@pytest.mark.parametrize("name", ["inception", "dinov2", "clip"])
+@pytest.mark.parametrize("name", ["inception", "dinov2", "clip", "lpips"])
 def test_absent_weights_say_what_to_put_where(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = serve(monkeypatch, CONTENT)
     module = registry.module("extractors", name)
@@ -244,9 +245,10 @@ def test_absent_weights_say_what_to_put_where(name: str, cache: Path, monkeypatc
     assert not asked, "nothing is fetched unasked"
 
 
-@pytest.mark.parametrize("name", ["inception", "dinov2", "clip"])
+@pytest.mark.parametrize("name", ["inception", "dinov2", "clip", "lpips"])
 def test_published_files_have_whole_digests(name: str) -> None:
-    for file in registry.module("extractors", name).FILES:
+    module = registry.module("extractors", name)
+    for file in (*module.FILES, *(f for n in getattr(module, "NETWORKS", ()) for f in (n.backbone, n.linear))):
         assert file.sha256 is not None
         assert len(file.sha256) == 64
         assert file.url.startswith("https://")
@@ -597,6 +599,266 @@ def test_inception_is_clean_fid(script_file: Path, tiny: np.ndarray) -> None:
     with torch.no_grad():
         theirs = InceptionV3W(str(script_file.parent), download=False)(x).numpy()
     close(inception.load(weights=script_file, shape=(3, 32, 32), preprocess="clean")(tiny).features, theirs)
+
+
+# ---------------------------------------------------------------- two layers of one network
+
+
+@pytest.mark.parametrize("preprocess", ["clean", "tf1"])
+def test_one_pass_gives_the_bits_of_two(weights_file: Path, preprocess: str) -> None:
+    x = noise(3, 1, 28, 28)
+    options: dict[str, Any] = {"weights": weights_file, "shape": (1, 28, 28), "preprocess": preprocess}
+    e = inception_spatial.load(**options)
+    network, own = e.both(x)
+    alone = inception.load(**options)(x)
+    assert np.array_equal(network.features, alone.features)
+    assert np.array_equal(network.logits, alone.logits)
+    assert np.array_equal(own.features, e(x).features)
+    assert own.logits is None
+    with pytest.raises(DataError, match="inception_spatial"):
+        e.both(np.zeros((2, 7)))
+
+
+class Passes:
+    """Counts what goes through the network; the layers behind sFID's are told apart."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.whole, self.partial = 0, 0
+        whole, partial = inception.Network.__call__, inception.Network.inner
+
+        def counted(network: Any, x: torch.Tensor, *inner: str) -> Any:
+            self.whole += len(x)
+            return whole(network, x, *inner)
+
+        def counted_partly(network: Any, x: torch.Tensor, stop: str) -> Any:
+            self.partial += len(x)
+            return partial(network, x, stop)
+
+        monkeypatch.setattr(inception.Network, "__call__", counted)
+        monkeypatch.setattr(inception.Network, "inner", counted_partly)
+
+    def take(self) -> tuple[int, int]:
+        found, self.whole, self.partial = (self.whole, self.partial), 0, 0
+        return found
+
+
+METRICS = ["kid:subset_size=4", "kid:subset_size=4@inception_spatial"]
+
+
+def values(run: genbench.Run) -> dict[str, float]:
+    return {name: run[name].value for name in run}
+
+
+@pytest.mark.parametrize("metrics", [METRICS, METRICS[::-1]], ids=["the network first", "the inner layer first"])
+def test_each_batch_goes_through_the_network_once(
+    metrics: list[str], weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the cache has of either extractor serves a run of the other, of both, and the other way round."""
+    monkeypatch.setattr(inception, "BATCH", 2)
+    x, y = noise(4, 1, 16, 16), noise(4, 1, 16, 16, seed=1)
+    passes = Passes(monkeypatch)
+
+    def run(metrics: list[str], cache: str | None) -> dict[str, float]:
+        found = genbench.evaluate(
+            x, y, metrics=metrics, extractor="inception", weights=weights_file, cache=cache and tmp_path / cache, device="cpu"
+        )
+        assert {e["preprocess"] for e in found.record["extractors"].values()} == {"clean"}
+        return values(found)
+
+    both = run(metrics, "a")
+    assert passes.take() == (8, 0)
+    assert run(metrics, "a") == both, "from the cache"
+    assert passes.take() == (0, 0)
+    apart = run(metrics[:1], "b")
+    apart |= run(metrics[1:], "b")
+    assert passes.take() == (8, 8)
+    assert apart == both, "the same bits"
+    assert run(metrics, "b") == both, "cache entries of separate runs"
+    assert passes.take() == (0, 0)
+    for one in metrics:
+        assert run([one], "a").items() <= both.items(), "cache entries of a joint run"
+    assert passes.take() == (0, 0)
+    run(METRICS[1:], "c")
+    assert passes.take() == (0, 8)
+    assert run(metrics, "c") == both
+    assert passes.take() == (8, 0), "the inner layer is known: the network's own rows alone"
+
+
+def test_an_inner_layer_that_cannot_give_both_runs_by_itself(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "BATCH", 2)
+    monkeypatch.delattr(inception_spatial.InceptionSpatial, "both")
+    passes, x = Passes(monkeypatch), noise(4, 1, 16, 16)
+    run = genbench.evaluate(x, x, metrics=METRICS, extractor="inception", weights=weights_file, cache=None)
+    assert passes.take() == (4, 4)
+    assert len(run.record["results"]) > 1
+
+
+def test_an_inner_layer_takes_the_settings_of_its_network(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the two is the protocol's; else sFID would be of other images than FID."""
+    for module in (inception, inception_spatial):
+        monkeypatch.setattr(module, "BATCH", 2)
+    x = noise(2, 1, 16, 16)
+    for main in ("inception", "inception_spatial"):
+        run = genbench.evaluate(
+            x,
+            x,
+            metrics=["kid:subset_size=2@inception", "sfid"],
+            extractor=main,
+            preprocess="tf1",
+            weights=weights_file,
+            cache=None,
+        )
+        assert run.record["extractors"] == {
+            name: {"weights": shared.sha256_file(weights_file), "preprocess": "tf1", "batch": 2}
+            for name in ("inception", "inception_spatial")
+        }
+
+
+# ---------------------------------------------------------------- lpips
+
+
+def pairs(*shape: int, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    x = noise(n, *shape)
+    return x, np.clip(x + np.random.default_rng(1).normal(0, 15, x.shape), 0, 255).astype(np.uint8)
+
+
+def between(e: lpips.Lpips, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return ((e(x).features.astype(float) - e(y).features) ** 2).sum(axis=1)
+
+
+def alex(cache: Path, *shape: int) -> lpips.Lpips:
+    return lpips.load(weights=cache / "weights" / lpips.ALEX.backbone.file, shape=shape)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shape", [(3, 40, 33), (1, 32, 32)], ids=str)
+@pytest.mark.parametrize("network", lpips.NETWORKS, ids=lambda n: n.name)
+def test_lpips_is_the_package_of_its_authors(network: lpips.Network, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """With the published weights of the channels, which the package carries, and random ones of the network."""
+    peer = pytest.importorskip("lpips")
+    published = Path(peer.__file__).parent / "weights" / "v0.1" / network.linear.file
+    assert shared.sha256_file(published) == network.linear.sha256
+    path = lpips_files(tmp_path, network)
+    (tmp_path / network.linear.file).write_bytes(published.read_bytes())
+    theirs = peer.LPIPS(net={"VGG16": "vgg", "AlexNet": "alex"}[network.name], pnet_rand=True, verbose=False)
+    state = shared.read_tensors(path, "lpips")
+    for name, value in theirs.net.named_parameters():
+        value.data.copy_(state[f"features.{name.partition('.')[2]}"])  # slice1.0.weight
+    x, y = pairs(*shape)
+    with torch.no_grad():
+        exact = theirs(*(torch.from_numpy(v).float().expand(-1, 3, -1, -1) / 127.5 - 1 for v in (x, y))).flatten().numpy()
+    mine = between(lpips.load(weights=path, shape=shape), x, y)
+    assert np.abs(mine / exact - 1).max() < 1e-5
+    assert exact.min() > 1e-4
+
+
+def test_lpips_is_a_squared_metric(lpips_cache: Path) -> None:
+    e = alex(lpips_cache, 3, 40, 33)
+    x, y, z = noise(4, 3, 40, 33), noise(4, 3, 40, 33, seed=1), noise(4, 3, 40, 33, seed=2)
+    assert np.array_equal(between(e, x, x), np.zeros(4))
+    assert np.array_equal(between(e, x, y), between(e, y, x))
+    assert (between(e, x, y) > 0).all()
+    assert (np.sqrt(between(e, x, z)) <= np.sqrt(between(e, x, y)) + np.sqrt(between(e, y, z))).all()
+
+
+def test_lpips_grows_with_the_noise_and_sees_less_than_a_level(lpips_cache: Path) -> None:
+    e = alex(lpips_cache, 3, 40, 33)
+    x = noise(4, 3, 40, 33).astype(np.float32)
+    drawn = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    found = np.array([between(e, x, x + size * drawn) for size in (0.01, 0.1, 1, 10)])
+    assert (np.diff(found, axis=0) > 0).all()
+    assert found[1] / found[0] == pytest.approx(np.full(4, 100.0), rel=0.1), "a squared distance"
+
+
+def test_lpips_on_vgg16_from_the_cache(lpips_cache: Path) -> None:
+    e = lpips.load(shape=(3, 16, 20))
+    out = e(noise(2, 3, 16, 20))
+    assert out.features.dtype == np.float32
+    assert e.dim == 64 * 320 + 128 * 80 + 256 * 20 + 512 * 4 + 512
+    assert e.weights != lpips.load(weights=lpips_cache / "weights" / lpips.ALEX.backbone.file, shape=(3, 64, 64)).weights
+    squares = np.square(out.features[:, : 64 * 320].astype(float)).reshape(2, 64, 16, 20)
+    linear = torch.load(lpips_cache / "weights" / "vgg.pth", weights_only=True)["lin0.model.1.weight"].numpy()[0]
+    # x̂ has norm 1 at each place, so that the squares over w/(H W) sum to 1
+    assert (squares / (linear / 320)).sum(axis=1) == pytest.approx(np.ones((2, 16, 20)), rel=1e-5)
+
+
+def test_rows_of_lpips_do_not_depend_on_their_neighbours_or_on_equal_channels(lpips_cache: Path) -> None:
+    e, x = alex(lpips_cache, 1, 32, 32), noise(5, 1, 32, 32)
+    whole = e(x).features
+    for i in range(5):
+        assert np.abs(e(x[i : i + 1]).features[0] - whole[i]).max() < 1e-5 * np.abs(whole).max()
+    assert np.array_equal(e(np.repeat(x, 3, axis=1)).features, whole)
+
+
+@pytest.mark.parametrize(("network", "side"), [(lpips.VGG, 16), (lpips.ALEX, 31)], ids=["VGG16", "AlexNet"])
+def test_images_too_small_for_lpips_are_refused(network: lpips.Network, side: int, lpips_cache: Path) -> None:
+    path = lpips_cache / "weights" / network.backbone.file
+    e = lpips.load(weights=path, shape=(1, side, side))
+    assert np.isfinite(e(noise(1, 1, side, side)).features).all()
+    with pytest.raises(DataError, match=rf"at least {side} × {side} pixels, found \(1, {side - 1}, 50\)"):
+        lpips.load(weights=path, shape=(1, side - 1, 50))
+    with pytest.raises(DataError, match="lpips takes"):
+        e(noise(1, 1, side + 1, side))
+    with pytest.raises(DataError, match="identity"):
+        lpips.load(weights=path, shape=(7,))
+    with pytest.raises(DataError, match="1 or 3"):
+        lpips.load(weights=path, shape=(4, 40, 40))
+
+
+@pytest.mark.parametrize("network", lpips.NETWORKS, ids=lambda n: n.name)
+def test_lpips_without_the_weights_of_its_channels_says_what_to_put_where(
+    network: lpips.Network, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = serve(monkeypatch, CONTENT)
+    path = lpips_files(tmp_path, network)
+    (tmp_path / network.linear.file).unlink()
+    with pytest.raises(MissingError) as e:
+        lpips.load(weights=path, shape=(3, 40, 40))
+    for part in (str(cache), f"beside {path}", network.linear.file, network.linear.url, "--download"):
+        assert part in str(e.value)
+    assert "--weights" not in str(e.value), "which is for the network's"
+    assert not asked
+
+
+def test_other_weights_of_the_channels_are_refused(lpips_cache: Path, tmp_path: Path) -> None:
+    """Those of version 0.0 have the same shapes; the digest tells them apart."""
+    path = lpips_files(tmp_path, lpips.ALEX)
+    good = torch.load(tmp_path / "alex.pth", weights_only=True)
+    for key, value, match in (
+        ("lin3.model.1.weight", None, "expected a tensor lin3.model.1.weight of shape"),
+        ("lin3.model.1.weight", torch.ones(1, 5, 1, 1), r"found shape \(1, 5, 1, 1\)"),
+        ("lin3.model.1.weight", -good["lin3.model.1.weight"], "numbers >= 0"),
+    ):
+        torch.save({k: v for k, v in (good | {key: value}).items() if v is not None}, tmp_path / "alex.pth")
+        with pytest.raises(DataError, match=match):
+            lpips.load(weights=path, shape=(3, 40, 40))
+
+
+def test_the_digest_of_the_channels_weights_is_checked(tmp_path: Path, cache: Path) -> None:
+    path = lpips_files(tmp_path, lpips.ALEX)
+    with pytest.raises(DataError, match="is not the published alex.pth: sha256 expected"):
+        lpips.load(weights=path, shape=(3, 40, 40))
+    (tmp_path / "alex.pth").rename(cache / "alex.pth")
+    with pytest.raises(DataError, match="is not the published alex.pth: sha256 expected"):
+        lpips.load(weights=path, shape=(3, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"features.0.weight": None}, r"expected features.0.weight of shape \(64, 3, 3, 3\) or \(64, 3, 11, 11\), found none"),
+        ({"features.0.weight": torch.zeros(64, 3, 7, 7)}, r"found \(64, 3, 7, 7\)"),
+        ({"features.8.bias": None}, "expected a tensor features.8.bias of shape"),
+        ({"features.12.weight": torch.zeros(1)}, "expected no tensor features.12.weight"),
+    ],
+    ids=["none", "another network", "a part", "a longer network"],
+)
+def test_other_backbones_are_refused(change: dict[str, Any], match: str, lpips_cache: Path, tmp_path: Path) -> None:
+    state = torch.load(lpips_cache / "weights" / lpips.ALEX.backbone.file, weights_only=True) | change
+    torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=match):
+        lpips.load(weights=tmp_path / "w.pth", shape=(3, 40, 40))
 
 
 # ---------------------------------------------------------------- dinov2 and clip

@@ -10,7 +10,7 @@ import torch
 from conftest import Rows
 from torch import nn
 
-from genbench import denoising, registry, training
+from genbench import adversarial, denoising, registry, training
 from genbench.errors import DataError, FailedError, UsageError
 from genbench.models import TrainingData
 
@@ -101,6 +101,7 @@ def test_a_large_rbm_is_an_estimate_and_says_how_it_was_made():
     assert model.bound == "estimate"
     assert "50 chains, 40 temperatures, SE" in model.notes[0]
     assert "over-stated" in model.notes[0]
+    assert model.estimator == "AIS, 50 chains × 40"
     assert model.constants["log_z"][1] > 0
     x = pictures(side=5, n=8, seed=1).train.rows
     unnormalised = -RBM.free_energy(model.hot(training.as_tensor(x)), *model.net.plain()).detach().numpy()
@@ -319,7 +320,7 @@ def gan(data, **settings):
 def test_losses_are_those_of_the_papers():
     r, f = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([-0.5, 0.4, 1.5])
     real, fake = torch.sigmoid(r), torch.sigmoid(f)
-    told, made = ({name: GAN.losses(GAN.Config(loss=name))[side](r, f) for name in GAN.LOSSES} for side in (0, 1))
+    told, made = ({name: adversarial.losses(name)[side](r, f) for name in adversarial.LOSSES} for side in (0, 1))
     two_player = -(torch.log(real) + torch.log(1 - fake)).mean()
     wanted_told = {
         "minimax": two_player,
@@ -335,13 +336,13 @@ def test_losses_are_those_of_the_papers():
         "hinge": -f.mean(),
         "relativistic": -torch.log(torch.sigmoid(f - r)).mean(),
     }
-    for name in GAN.LOSSES:
+    for name in adversarial.LOSSES:
         torch.testing.assert_close(told[name], wanted_told[name])
         torch.testing.assert_close(made[name], wanted_made[name])
 
 
 def test_label_smoothing_is_one_sided():
-    told, _ = GAN.losses(GAN.Config(smoothing=0.1))
+    told, _ = adversarial.losses("nonsaturating", smoothing=0.1)
     r, f = torch.tensor([log(9.0)], requires_grad=True), torch.tensor([0.7], requires_grad=True)
     slope_r, slope_f = torch.autograd.grad(told(r, f), (r, f))
     assert float(slope_r) == pytest.approx(0, abs=1e-6)  # the best D(x) is .9
@@ -352,7 +353,7 @@ def test_label_smoothing_is_one_sided():
 
 def test_slopes_of_a_linear_critic_are_its_weights():
     weights = torch.tensor([0.6, -0.8, 2.0])
-    found = GAN.slopes(Known(lambda x: (x.flatten(1) @ weights, x)), torch.randn(5, 1, 3))
+    found = adversarial.slopes(Known(lambda x: (x.flatten(1) @ weights, x)), torch.randn(5, 1, 3))
     torch.testing.assert_close(found, torch.full((5,), 5.0))
 
 
@@ -378,7 +379,7 @@ def test_clipped_weights_stay_within(monkeypatch):
 def test_gradient_penalty_brings_slopes_to_one(monkeypatch):
     settings = {"loss": "wasserstein", "gradient_penalty": 10.0, "steps": 300, "lr": 1e-2, "width": 32, "critic_steps": 5}
     critic = trained_critic(monkeypatch, points(), **settings)
-    found = GAN.slopes(critic, torch.randn(200, 1, 2, generator=torch.Generator().manual_seed(0))).sqrt().detach()
+    found = adversarial.slopes(critic, torch.randn(200, 1, 2, generator=torch.Generator().manual_seed(0))).sqrt().detach()
     assert float(found.mean()) == pytest.approx(1, abs=0.35)
 
 
@@ -504,6 +505,8 @@ def test_energies_have_no_likelihood_beyond_two_dimensions():
         (DDPM, {"least": 2.0, "most": 1.0}),
         (GAN, {"loss": "wgan"}),
         (GAN, {"r1": -1.0}),
+        (GAN, {"minibatch": -1}),
+        (GAN, {"norm": "layer"}),
         (EBM, {"grid": 100}),
         (EBM, {"length": 0.0}),
     ],

@@ -34,7 +34,7 @@ def view(kind: type, x: np.ndarray, name: str = ""):
         return Features(x, labels=(x[:, 0] > 0).astype(np.int64))
     if kind is Reconstructions:
         images = x[:, np.arange(64) % x.shape[1]].reshape(-1, 1, 8, 8)
-        return Reconstructions(images, 0.9 * images)
+        return Reconstructions(images, 0.9 * images, np.abs(x[:, 0]))
     if kind is LatentPath:
         return LatentPath(x, 0.9 * x, 0.5)
     if kind is Law:

@@ -1,14 +1,20 @@
 """Run records: canonical JSON, content ids, round trips."""
 
+import copy
 import json
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genbench import cli
 from genbench.errors import DataError
-from genbench.run import Run, canonical, make, record_id
+from genbench.protocol import Protocol
+from genbench.run import SHAPE, Run, canonical, make, record_id
 
 JSON = st.recursive(
     st.none()
@@ -21,7 +27,8 @@ JSON = st.recursive(
 )
 
 
-def content() -> dict[str, object]:
+def content() -> dict[str, Any]:
+    """All that a record needs, and all that it may have."""
     row = {
         "metric": "fid",
         "extractor": "identity",
@@ -34,8 +41,34 @@ def content() -> dict[str, object]:
         "bound": "exact",
         "better": "lower",
         "unit": "1",
+        "measure": "mass",
+        "estimator": "IWAE-64",
     }
-    return {"results": [row], "skipped": [{"metric": "prdc@identity", "reason": "too few"}], "subject": {"name": "ü\n<b>"}}
+    samples = {"kind": "samples", "fingerprint": "ab", "n": 10, "shape": [2]}
+    baseline = {
+        "name": "gmm",
+        "config": {},
+        "seed": 0,
+        "passed": {},
+        "dataset": "ring8",
+        "sample_seed": 1,
+        "family": "classical",
+        "role": "model",
+        "notes": ["a note"],
+        "parameters": 3,
+        "nfe": 1,
+    }
+    return {
+        "results": [row],
+        "skipped": [{"metric": "prdc@identity", "quantity": "coverage", "reason": "too few"}],
+        "warnings": ["a warning"],
+        "subject": samples | {"name": "ü\n<b>", "baseline": baseline, "skipped": [["a.png", "empty"]], "converted": []},
+        "reference": samples | {"name": "ring8/train"},
+        "train": samples | {"name": "ring8/train"},
+        "test": samples | {"name": "ring8/test"},
+        "protocol": Protocol("p", "ring8/train", ("fid",), preprocess="none", n=10, n_ref=10).to_dict() | {"order": "content"},
+        "environment": {"packages": {"numpy": "2.0"}},
+    }
 
 
 @given(JSON)
@@ -90,6 +123,101 @@ def test_a_record_of_a_newer_genbench_is_refused(tmp_path) -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(DataError, match="newer genbench"):
         Run.load(path)
+
+
+def places(shape: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], bool]]:
+    """Every key that readers rely on, with its place in `content`, and whether it is needed."""
+    if isinstance(shape, list):
+        return places(shape[0], (*path, 0))
+    found: list[tuple[tuple[str | int, ...], bool]] = []
+    for key, inner in shape.items() if isinstance(shape, dict) else ():
+        here = (*path, key.removesuffix("?"))
+        found += [(here, not key.endswith("?")), *places(inner, here)]
+    return found
+
+
+# the timing is no part of the content
+PLACES = [(path, needed) for path, needed in places(SHAPE) if path[0] != "timing"]
+NEEDED = [path for path, needed in PLACES if needed]
+
+
+def forged(tmp_path: Path, path: tuple[str | int, ...], *value: Any) -> Path:
+    """A record with a valid id in which a key has another value, or is missing."""
+    record = copy.deepcopy(content())
+    holder: Any = record
+    for step in path[:-1]:
+        holder = holder[step]
+    if value:
+        holder[path[-1]] = value[0]
+    else:
+        del holder[path[-1]]
+    return make(record, {}).save(tmp_path / "runs")
+
+
+def name_of(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path)).replace(".0", "[0]")
+
+
+@pytest.mark.parametrize("path", NEEDED, ids=name_of)
+def test_a_record_without_a_needed_key_is_refused(path: tuple[str | int, ...], tmp_path: Path) -> None:
+    where = name_of(path[:-1]) or "the record"
+    with pytest.raises(DataError) as e:
+        Run.load(forged(tmp_path, path))
+    assert f"expected the key {path[-1]} in {where}, found the keys " in str(e.value)
+    assert "run the evaluation again" in str(e.value)
+
+
+@pytest.mark.parametrize("value", [True, [[[]]], 1.5, "x"], ids=["bool", "list", "number", "text"])
+@pytest.mark.parametrize("path", [path for path, _ in PLACES], ids=name_of)
+def test_a_key_of_another_type_is_refused(path: tuple[str | int, ...], value: Any, tmp_path: Path) -> None:
+    wanted: Any = content()
+    for step in path:
+        wanted = wanted[step]
+    if (isinstance(value, str) and isinstance(wanted, str)) or (isinstance(value, float) and path[-1] in ("value", "low", "high", "nfe")):
+        value = {"": 0}  # for the value would be right
+    with pytest.raises(DataError, match=r"expected (the key \w+ in )?" + re.escape(name_of(path)) + ".*, found "):
+        Run.load(forged(tmp_path, path, value))
+
+
+@pytest.mark.parametrize("path", [path for path, needed in PLACES if not needed], ids=name_of)
+def test_a_key_that_is_not_needed_may_be_absent_or_null(path: tuple[str | int, ...], tmp_path: Path) -> None:
+    Run.load(forged(tmp_path, path))
+    Run.load(forged(tmp_path, path, None))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("better", "sideways", "closer or higher or lower"),
+        ("bound", "none", "estimate or exact"),
+        ("low", None, "come together"),
+        ("low", 0.6, "is empty"),
+        ("value", 10**400, "no estimate"),
+        ("n", 2.5, "to be int"),
+    ],
+)
+def test_a_result_that_no_metric_gives_is_refused(key: str, value: Any, match: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=match):
+        Run.load(forged(tmp_path, ("results", 0, key), value))
+
+
+def test_timing_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """It is not a part of what the id says, so that anyone may change it."""
+    with pytest.raises(DataError, match="timing.training_seconds"):
+        Run.load(make(content(), {"training_seconds": "long"}).save(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "path", [*NEEDED[:: len(NEEDED) // 5], ("protocol", "reference"), ("subject", "baseline", "sample_seed")], ids=name_of
+)
+def test_no_command_ends_in_a_traceback(path: tuple[str | int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = str(forged(tmp_path, path))
+    loads = path in NEEDED
+    assert cli.run(["verify", record]) == 2
+    assert cli.run(["compare", f"a={record}", f"b={record}", "--reference", "ring8"]) == 2
+    assert cli.run(["show", record]) == (2 if loads else 0)
+    assert cli.run(["leaderboard", str(tmp_path)]) == (2 if loads else 0)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_nan_is_never_written() -> None:

@@ -415,6 +415,7 @@ def test_a_model_with_a_hostile_name_stays_in_its_cell(tmp_path: Path) -> None:
         "results": [row | {"bound": "exact", "better": "lower", "unit": "1"}],
         "skipped": [],
         "warnings": [],
+        "environment": {},
     }
     board = tmp_path / "board"
     (board / "runs").mkdir(parents=True)

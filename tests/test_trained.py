@@ -9,14 +9,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import Rows
 
-from genbench import models, registry, trained, training, verify
+from genbench import models, registry, trained, training, verification
 from genbench import run as runs
 from genbench.bench import Suite, Task, bench
 from genbench.errors import DataError, FailedError, MissingError, UsageError
+from genbench.evaluation import evaluate
+from genbench.models import TrainingData
 from genbench.protocol import Protocol
 from genbench.samples import open_samples
 from genbench.trained import choose, sample, train
@@ -144,6 +148,55 @@ def test_measured_steps_are_noted_and_kept_when_a_training_goes_on(tmp_path, cap
     assert "per step" not in err
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of training's that only tests move."""
+    now = [0.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
+    return now
+
+
+def in_parts(clock, costs, counts):
+    """A baseline whose part i takes costs[i] seconds per step, counts[i](settings.steps) times."""
+
+    def part(i, config):
+        def step(now):
+            clock[0] += costs[i] + (3.0 if now.i == 0 else 0.0)  # the first step warms up
+            return {}
+
+        training.fit(step, replace(config, steps=counts[i](config.steps)), np.zeros((4, 2)), modules={}, seed=0, name=f"part{i}")
+
+    def train_all(config, data, *, seed, out):
+        for i in range(len(costs)):
+            part(i, config)
+
+    return SimpleNamespace(train=train_all)
+
+
+@pytest.mark.parametrize(
+    ("counts", "steps"),
+    [
+        ([lambda s: s, lambda s: s], 200),  # 20 s over .02 + .08 s a step
+        ([lambda s: s, lambda s: s // 2], 333),  # .02 + .08/2
+        ([lambda s: s, lambda s: 100], 600),  # 8 s are the second part's, whatever the first one's steps
+    ],
+)
+def test_a_budget_is_shared_by_all_parts_of_a_training(clock, capsys, counts, steps):
+    choice = trained.Choice("two", in_parts(clock, [0.02, 0.08], counts), training.Config(steps=5000), {"budget": "20s"}, 20.0)
+    found = trained.measured(choice, None)
+    assert (found.config.steps, found.seconds) == (steps, None)
+    before = clock[0]
+    found.module.train(found.config, None, seed=0, out=None)
+    assert clock[0] - before - 6.0 == pytest.approx(20.0, rel=0.01)
+    assert f"20s are {steps:,} steps" in capsys.readouterr().err
+
+
+def test_a_budget_that_one_part_uses_up_is_refused(clock):
+    module = in_parts(clock, [0.02, 0.08], [lambda s: s, lambda s: 1000])
+    with pytest.raises(UsageError, match="take 80 s here, expected less than 20s"):
+        trained.measured(trained.Choice("two", module, training.Config(steps=50), {"budget": "20s"}, 20.0), None)
+
+
 def test_without_a_recipe_or_held_out_data_it_is_said(tmp_path):
     with pytest.raises(UsageError, match=r"made has no recipe for ring8; it has mnist-dynbin, digits"):
         train("made", "ring8", out=tmp_path / "a")
@@ -162,6 +215,35 @@ def test_a_damaged_note_is_refused(tmp_path):
     (tmp_path / "train.json").write_text("[]")
     with pytest.raises(DataError, match="delete the folder and train again"):
         train("kde", "digits", out=tmp_path)
+
+
+IMAGES = TrainingData("pictures", Rows(np.random.default_rng(0).integers(3, size=(120, 1, 4, 4)).astype(np.uint8) * 120))
+
+
+@pytest.mark.parametrize("name", registry.modules("baselines"))
+def test_a_bound_says_which_it_is(name):
+    module = registry.module("baselines", name)
+    smoke = getattr(module, "SMOKE", {}).get("images")
+    if smoke is None:
+        smoke = models.recipe(module, "pictures", (1, 4, 4))
+    if smoke is None or models.role(module) != "model":
+        pytest.skip("is no model of images, or a control")
+    if isinstance(smoke, training.Config):
+        smoke = replace(smoke, steps=2)
+    model = module.train(smoke, IMAGES, seed=0)
+    assert (model.estimator is None) == (model.bound in (None, "exact")), f"{name}: bound {model.bound}, estimator {model.estimator}"
+
+
+def test_the_run_folder_and_the_record_say_which_bound(tmp_path, capsys):
+    vae = {"hidden": [8], "latent": 2, "steps": 5, "draws": 7}
+    found = train("vae", "digits", settings=vae, out=tmp_path / "vae")
+    assert (found.held_out.bound, found.held_out.estimator) == ("upper", "IWAE-7")
+    trained.show(found)
+    assert "nats, upper (IWAE-7), on 350 samples" in capsys.readouterr().out
+    assert train("vae", "digits", settings=vae, out=tmp_path / "vae").held_out == found.held_out
+    run = evaluate(tmp_path / "vae", "digits/train", test="digits/test", metrics=["nll", "bits_per_dim"], n=50, cache=None)
+    assert {r["quantity"]: r.get("estimator") for r in run.record["results"]} == {"nll": "IWAE-7", "bits_per_dim": "IWAE-7"}
+    assert run["nll"].estimator == "IWAE-7"
 
 
 # -- sampling ------------------------------------------------------------------------------------------------------------------------
@@ -329,13 +411,13 @@ def scored(tmp_path, quick):
 
 def test_a_record_is_made_again_by_training_or_from_its_checkpoint(scored, tmp_path, capsys):
     for options in ({"resample": True}, {"out": tmp_path / "again"}):
-        found = verify.verify(scored, cache=None, **options)
+        found = verification.verify(scored, cache=None, **options)
         assert found.ok
         assert found.machine == ()
         assert [line.quantity for line in found.lines] == ["parameters", "nll", "fid", "fid_debiased"]
         assert all(line.found == line.recorded for line in found.lines)
     (folder,) = (tmp_path / "board" / "models" / "tiny-1").iterdir()
-    assert verify.main(folder, resample=True, cache=None) == 0
+    assert verification.main(folder, resample=True, cache=None) == 0
     assert "all 4 quantities agree" in capsys.readouterr().out
 
 
@@ -345,7 +427,7 @@ def test_a_number_that_comes_out_otherwise_fails_with_a_table(scored, tmp_path, 
     nll["value"] += 0.01
     changed = runs.make({k: v for k, v in record.items() if k not in ("id", "timing", "schema")}, record["timing"]).save(scored.parent)
     with pytest.raises(FailedError, match="1 of 4 quantities differ") as e:
-        verify.main(changed, resample=True, cache=None)
+        verification.main(changed, resample=True, cache=None)
     assert e.value.exit_code == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:2] for line in lines[1:5]] == [["ok", "parameters"], ["differs", "nll"], ["ok", "fid"], ["ok", "fid_debiased"]]
@@ -358,7 +440,7 @@ def test_elsewhere_the_tolerance_is_the_records_own_interval(scored):
     half = (nll["high"] - nll["low"]) / 2
     nll["value"] += 2 * half
     changed = runs.make({k: v for k, v in record.items() if k not in ("id", "timing", "schema")}, record["timing"]).save(scored.parent)
-    found = verify.verify(changed, resample=True, cache=None)
+    found = verification.verify(changed, resample=True, cache=None)
     (line,) = (x for x in found.lines if x.quantity == "nll")
     assert line.tolerance == pytest.approx(2.5 * half)
     assert found.ok
@@ -375,22 +457,22 @@ def test_what_cannot_be_made_again_is_said(scored, made, tmp_path):
         return runs.make(content, {}).save(tmp_path / "deep" / "x" / "runs")
 
     with pytest.raises(UsageError, match="no trained baseline"):
-        verify.verify(changed(lambda c: c["subject"].pop("baseline")))
+        verification.verify(changed(lambda c: c["subject"].pop("baseline")))
     with pytest.raises(DataError, match="a default has changed since"):
-        verify.verify(changed(lambda c: c["protocol"].update(hash="0" * 16)))
+        verification.verify(changed(lambda c: c["protocol"].update(hash="0" * 16)))
     with pytest.raises(MissingError, match="pass --model RUN"):
-        verify.verify(changed(lambda c: c["subject"]["baseline"].update(seed=7)), resample=True)
+        verification.verify(changed(lambda c: c["subject"]["baseline"].update(seed=7)), resample=True)
     with pytest.raises(UsageError, match="its config differ"):
-        verify.verify(scored, resample=True, model=made.folder)
+        verification.verify(scored, resample=True, model=made.folder)
     (checkpoint,) = (tmp_path / "board" / "models" / "tiny-1").iterdir()
     moved = changed(lambda c: c["reference"].update(fingerprint="0"))
     with pytest.raises(DataError, match="the reference data are not those of the record"):
-        verify.verify(moved, resample=True, model=checkpoint, cache=None)
+        verification.verify(moved, resample=True, model=checkpoint, cache=None)
 
 
 def test_a_run_folder_without_a_record_is_compared_with_what_it_reached(made, tmp_path):
     for options in ({"resample": True}, {"out": tmp_path / "again"}):
-        found = verify.verify(made.folder, **options)
+        found = verification.verify(made.folder, **options)
         assert found.ok
         assert [(x.quantity, x.recorded) for x in found.lines] == [
             ("nll (valid)", made.held_out.value),
@@ -398,4 +480,4 @@ def test_a_run_folder_without_a_record_is_compared_with_what_it_reached(made, tm
         ]
     trained.build(trained.choose("independent", "digits", SHAPE), trained.open_data("digits"), seed=0, out=tmp_path / "bare")
     with pytest.raises(UsageError, match="does not say what its model reached"):
-        verify.verify(tmp_path / "bare")
+        verification.verify(tmp_path / "bare")

@@ -146,6 +146,20 @@ def test_the_average_is_that_of_the_weights_by_hand():
     assert abs(mean - path[-1]) > 0.01
 
 
+def test_an_average_leaves_modules_without_parameters_alone(tmp_path):
+    net, counter = torch.nn.Linear(2, 1), torch.nn.Module()
+    counter.register_buffer("steps", torch.zeros(()))
+
+    def step(now):
+        counter.steps += 1
+        now.update(net(now.x[:, :2]).square().mean())
+        return {}
+
+    optimisers = {"net": torch.optim.Adam(net.parameters(), lr=0.01)}
+    fit(step, replace(PLAIN, ema=0.9), ROWS, modules={"net": net, "counter": counter}, optimisers=optimisers, seed=0, out=tmp_path)
+    assert float(counter.steps) == PLAIN.steps
+
+
 def test_clip_bounds_the_step_of_plain_gradient_descent():
     config = replace(PLAIN, steps=1, lr=1.0, clip=0.01, decay="none")
     with seeded(0):
@@ -385,8 +399,23 @@ def test_the_curve_holds_means_of_equal_shares_of_the_steps():
 
 
 def test_time_per_step_is_measured_and_none_without_steps():
-    assert training.seconds_per_step(lambda: regression(replace(PLAIN, steps=10_000))) > 0
-    assert training.seconds_per_step(lambda: None) is None
+    (part,) = training.time_of_parts(lambda: regression(replace(PLAIN, steps=10_000)))
+    assert part.seconds > 0
+    assert part.steps == 10_000
+    assert training.time_of_parts(lambda: None) == []
+
+
+def test_every_named_part_is_measured_for_a_few_steps(tmp_path):
+    seen = []
+
+    def parts():
+        seen.append(len(regression(replace(PLAIN, steps=5_000), name="encoder", out=tmp_path)[2]))
+        seen.append(len(regression(replace(PLAIN, steps=7), name="prior", out=tmp_path)[2]))
+
+    found = training.time_of_parts(parts)
+    assert [p.steps for p in found] == [5_000, 7]
+    assert seen == [13, 7]  # no more than a part has
+    assert not list(tmp_path.rglob(training.STATE))
 
 
 def test_an_unknown_device_is_refused():

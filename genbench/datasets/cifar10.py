@@ -10,7 +10,11 @@ DEFAULT = "train"
 SUMMARY = "photographs of 10 classes, 32×32 colour, 50,000 / 10,000"
 SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 EXTRACTOR = "inception"
-PROTOCOLS = {"cifar10-1": Protocol("cifar10-1", "cifar10/train", ("fid", "kid", "inception_score", "prdc"), "inception", n=50_000)}
+_QUALITY = ("fid", "kid", "inception_score", "prdc")
+PROTOCOLS = {
+    "cifar10-1": Protocol("cifar10-1", "cifar10/train", _QUALITY, "inception", n=50_000),
+    "cifar10-2": Protocol("cifar10-2", "cifar10/train", ("bits_per_dim", *_QUALITY), "inception", n=50_000),
+}
 
 
 def load(name: str, split: str, *, seed: int = 0, n: int | None = None, root: Path | None = None, download: bool = False) -> Samples:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.errors import DataError
+from genbench.errors import DataError, UsageError
 from genbench.extractor import (
     Outputs,
     WeightFile,
@@ -272,18 +272,32 @@ class Network:
                 x = self._conv(x, layer, prefix)
         return x, before
 
-    def __call__(self, x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    def __call__(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
+        """Features, logits, and the map of the first branch of the block `inner`."""
         import torch
 
+        kept = None
         x, _ = self._run(x.contiguous(memory_format=torch.channels_last), STEM, "")  # (n, 192, 35, 35)
         for block, _, branches in BLOCKS:
             parts, forked = [], x
             for branch in branches:
                 part, forked = self._run(forked if branch[0] == "fork" else x, branch, f"{block}.")
                 parts.append(part)
+            kept = parts[0] if block == inner else kept
             x = torch.cat(parts, dim=1)  # 35 x 35 to Mixed_5d, 17 x 17 to Mixed_6e, then 8 x 8
         features = x.mean(dim=(2, 3))  # (n, 2048)
-        return features, features @ self._head.T
+        return features, features @ self._head.T, kept
+
+    def inner(self, x: "torch.Tensor", stop: str) -> "torch.Tensor":
+        """The map of the first branch of the block `stop`, before which none forks; nothing else of it is run."""
+        import torch
+
+        x, _ = self._run(x.contiguous(memory_format=torch.channels_last), STEM, "")
+        for block, _, branches in BLOCKS:
+            if block == stop:
+                return self._run(x, branches[0], f"{block}.")[0]
+            x = torch.cat([self._run(x, branch, f"{block}.")[0] for branch in branches], dim=1)
+        raise UsageError(f"the network has the blocks {', '.join(b for b, _, _ in BLOCKS)}, found {stop!r}")
 
 
 def read_network(path: Path, device: str = "cpu") -> Network:
@@ -343,12 +357,14 @@ class Inception:
         """
         import torch
 
-        x = check_images(images, self.name, (1, 3))
         with torch.inference_mode(), full_precision(self._device):
-            t = as_tensor(x, self._device)
-            t = rgb(rescale(resize(t, (SIZE, SIZE), self.preprocess), self.preprocess))  # a grey image is resized once
-            features, logits = self._network(t)
+            features, logits, _ = self._network(self._prepared(images))
             return Outputs(features.cpu().numpy(), logits.cpu().numpy())
+
+    def _prepared(self, images: NDArray[Any]) -> "torch.Tensor":
+        """The network's input, (n, 3, 299, 299) or an expanded grey image of that shape, which is resized once."""
+        t = as_tensor(check_images(images, self.name, (1, 3)), self._device)
+        return rgb(rescale(resize(t, (SIZE, SIZE), self.preprocess), self.preprocess))
 
 
 def load(

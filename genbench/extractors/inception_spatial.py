@@ -23,22 +23,19 @@ from numpy.typing import NDArray
 
 from genbench.extractor import (
     Outputs,
-    as_tensor,
-    check_images,
     check_images_shape,
     check_mode,
     full_precision,
     resolve_weights,
-    rgb,
     sha256_file,
 )
 from genbench.extractors import inception
-from genbench.preprocess import rescale, resize
 
 if TYPE_CHECKING:
     import torch
 
 SUMMARY = "Inception-v3 of 2015, inner layer (sFID): 7 channels of 17 x 17 places"
+NETWORK = "inception"  # whose weights, resizing and batch this takes, and whose own rows the same pass gives (`both`)
 BLOCK, CHANNELS, PLACES = "Mixed_6d", 7, 17 * 17
 DIM = CHANNELS * PLACES
 CLASSES = None
@@ -72,23 +69,29 @@ class InceptionSpatial(inception.Inception):
         """
         import torch
 
-        x = check_images(images, self.name, (1, 3))
         with torch.inference_mode(), full_precision(self._device):
-            t = as_tensor(x, self._device)
-            t = rgb(rescale(resize(t, (inception.SIZE, inception.SIZE), self.preprocess), self.preprocess))
-            return Outputs(self._spatial(t).cpu().numpy(), None)
+            return _rows(self._network.inner(self._prepared(images), BLOCK))
 
-    def _spatial(self, x: "torch.Tensor") -> "torch.Tensor":
+    def both(self, images: NDArray[Any]) -> tuple[Outputs, Outputs]:
+        """What `inception` gives and what this gives, of one pass; the same bits as apart.
+
+        Args:
+            images: as above.
+
+        Raises:
+            DataError: something else.
+        """
         import torch
 
-        network = self._network
-        x, _ = network._run(x.contiguous(memory_format=torch.channels_last), inception.STEM, "")
-        for block, _, branches in inception.BLOCKS:  # none of these forks
-            if block == BLOCK:
-                x, _ = network._run(x, branches[0], f"{block}.")
-                break
-            x = torch.cat([network._run(x, branch, f"{block}.")[0] for branch in branches], dim=1)
-        return x[:, :CHANNELS].permute(0, 2, 3, 1).reshape(len(x), DIM)
+        with torch.inference_mode(), full_precision(self._device):
+            features, logits, places = self._network(self._prepared(images), BLOCK)
+            assert places is not None
+            return Outputs(features.cpu().numpy(), logits.cpu().numpy()), _rows(places)
+
+
+def _rows(places: "torch.Tensor") -> Outputs:
+    """Features of the map of the branch, (n, 192, 17, 17)."""
+    return Outputs(places[:, :CHANNELS].permute(0, 2, 3, 1).reshape(len(places), DIM).cpu().numpy())
 
 
 def load(

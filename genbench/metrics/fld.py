@@ -53,7 +53,8 @@ def fld(gen: Features, train: Features, test: Features, *, size: int = 2000, see
         `fld`, lower is better, about 0 for real data; it grows as samples leave the data, lose modes, blur or copy. Below 0 the
         samples explain test better than real data do, as those of slightly too small a variance may: no proof of quality.
         `fld_gap`, strongly negative for copies of train. Not 0 for real data but below it, more so in few dimensions, since s is fitted
-        to train: a note says what real data read. Strongly positive where test itself was copied.
+        to train: a note says what real data read. A held-out sample that is among the generated ones is explained by the others alone,
+        or copies of test would look like the best of models, and test itself would.
 
         Intervals: 1.96 times the standard error from the spread of log p over test (for the gap, over as many rows as train has too)
         and from a jackknife over the c generated (for fld also training) centres, their s held fixed: for new samples of these sizes,
@@ -149,7 +150,10 @@ def _fitted(
     variance = _variances(squares, _mean_squares(x, x.mean(axis=0, keepdims=True))[:, 0], weight, x.shape[1])
     on_train, out_train = _densities(squares, variance, x.shape[1], weight)
     del squares  # memory: one such matrix and its two copies at a time
-    on_held, out_held = _densities(_mean_squares(held, centres), variance, x.shape[1], np.full(len(held), 1 / len(held)))
+    apart = _mean_squares(held, centres)
+    if len(centres) > 2:
+        apart[_equal(held, centres)] = np.inf
+    on_held, out_held = _densities(apart, variance, x.shape[1], np.full(len(held), 1 / len(held)))
     # Training rows are drawn from the law of the held-out ones; that some of them are copied is the generator's doing.
     drawn = float(on_held.var(ddof=1)) / len(pool)
     if len(kept) < len(others):  # and the thinning's
@@ -162,6 +166,14 @@ def _fitted(
         share * float((((out_held - out_train) - (out_held - out_train).mean()) ** 2).sum()),
         drawn,
     )
+
+
+def _equal(x: Float, y: Float) -> NDArray[np.bool_]:
+    """(len(x), len(y)): which rows are the same, but for a row that nearly all others are."""
+    _, number = np.unique(np.concatenate([x, y]), axis=0, return_inverse=True)
+    same: NDArray[np.bool_] = number.ravel()[: len(x), None] == number.ravel()[None, len(x) :]
+    same[same.sum(axis=1) > len(y) - 2] = False
+    return same
 
 
 def _mean_squares(x: Float, y: Float) -> NDArray[np.float64]:

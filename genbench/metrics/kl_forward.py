@@ -62,6 +62,7 @@ def kl_forward(ref: Law, test: LogLikelihood) -> Outcome:
     fourth = float(((influence / scale) ** 4).mean()) if scale > 0 else 1.0
     freedom = max(2 * n / (fourth - 1), 4.0) if fourth > 1 else float(n - 1)
     half = student95(min(freedom, n - 1)) * scale / sqrt(n - 1)
+    bound, kind = OPPOSITE[test.bound], test.estimator
     return Estimate(
-        value, value - half, value + half, n, "Student's t", bound=OPPOSITE[test.bound], measure="density", influence={"test": influence}
+        value, value - half, value + half, n, "Student's t", bound, measure="density", estimator=kind, influence={"test": influence}
     )

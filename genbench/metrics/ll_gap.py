@@ -48,7 +48,7 @@ def ll_gap(gen: LogLikelihood, test: LogLikelihood) -> Outcome:
     bound: Bound = "exact" if gen.bound == "exact" else "estimate"
     if min(len(gen), len(test)) < 2:
         value = float(test.nats.mean() - gen.nats.mean())
-        return Estimate(value, None, None, len(gen), None, bound, ("no interval: 1 sample on a side",), gen.measure)
+        return Estimate(value, None, None, len(gen), None, bound, ("no interval: 1 sample on a side",), gen.measure, test.estimator)
     value, low, high = mean_interval(test.nats, gen.nats)
     influence = {"test": test.nats - float(np.mean(test.nats)), "gen": float(np.mean(gen.nats)) - gen.nats}
-    return Estimate(value, low, high, len(gen), INTERVAL, bound, measure=gen.measure, influence=influence)
+    return Estimate(value, low, high, len(gen), INTERVAL, bound, measure=gen.measure, estimator=test.estimator, influence=influence)

@@ -16,7 +16,7 @@ def ppl(gen: LatentPath) -> Outcome:
 
         PPL = E ‖f(G(z_t)) − f(G(z_{t+ε}))‖²/ε²,     ε = 1e-4, t uniform, z_t between two draws of the prior
 
-    f is the extractor: the original takes the learned distance LPIPS on VGG16, so that values compare only within one extractor. How two
+    f is the extractor, and values compare only within one: `ppl@lpips` has the squared distance of the original, LPIPS on VGG16. How two
     latents are joined (spherically for a normal prior, in a straight line else) is the model's own.
 
     Args:
@@ -28,10 +28,12 @@ def ppl(gen: LatentPath) -> Outcome:
 
     Note:
         A generator that ignores its latents reads 0: compare only at similar quality and diversity. Images are not rounded to whole grey
-        levels here, which would hide such small steps.
+        levels here, which would hide such small steps. Published values are of images averaged down to 256 pixels and leave out the lowest
+        and highest 1 % of the paths; neither is done here.
 
     References:
         A Style-Based Generator Architecture for Generative Adversarial Networks (Karras et al., 2019), section 4.1, eq. 2.
+        The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al., 2018): LPIPS.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Reconstruction error: MSE, PSNR and SSIM."""
+"""Reconstruction error: MSE, PSNR, SSIM and LPIPS."""
 
 from math import inf, log10
 
@@ -18,34 +18,38 @@ WINDOW, SIGMA = 11, 1.5  # of the SSIM's Gaussian window
     Quantity("reconstruction_mse", "lower", unit="sample²", ideal=0.0, range=(0, inf)),
     Quantity("reconstruction_psnr", "higher", unit="dB"),
     Quantity("reconstruction_ssim", "higher", ideal=1.0, range=(-1, 1)),
-    cost="n d",
-    source="Wang et al. 2004, eqs. 13-14",
+    Quantity("reconstruction_lpips", "lower", ideal=0.0, range=(0, inf)),
+    cost="n d + 2 n forward passes",
+    source="Wang et al. 2004, eqs. 13-14; Zhang et al. 2018, eq. 1",
 )
-def reconstruction(test: Reconstructions, *, peak: float = 0.0) -> tuple[Outcome, Outcome, Outcome]:
+def reconstruction(test: Reconstructions, *, peak: float = 0.0) -> tuple[Outcome, Outcome, Outcome, Outcome]:
     """Error of held-out samples that a model encodes and decodes.
 
         MSE = mean over samples of ‖x − y‖²/d      PSNR = 10 log10(peak²/MSE)
         SSIM = mean over samples, channels and windows of (2 μx μy + c1)(2 σxy + c2)/((μx² + μy² + c1)(σx² + σy² + c2))
 
     with c1 = (0.01 peak)², c2 = (0.03 peak)² and Gaussian windows of 11 pixels, σ = 1.5 (7 pixels where an image is smaller), whole windows
-    only.
+    only. LPIPS is the mean learned distance of the extractor `lpips`, where its weights are.
 
     Args:
-        test: held-out samples and their reconstructions.
+        test: held-out samples, their reconstructions and the LPIPS of each pair.
         peak: largest minus smallest possible value; 0 for 255 (images) or the originals' own range (vectors).
 
     Returns:
         `reconstruction_mse` in [0, ∞), lower is better, in squared grey levels or units of the vectors. `reconstruction_psnr` in dB, higher
         is better: of the mean MSE, not the mean of the samples' PSNR, which one perfect sample makes infinite. `reconstruction_ssim` in
-        [−1, 1], higher is better, images of at least 7 pixels only.
+        [−1, 1], higher is better, images of at least 7 pixels only. `reconstruction_lpips` in [0, ∞), lower is better, images of at least
+        16 pixels only: v0.1 on VGG16 in the images' own size (AlexNet where `--extractor lpips` is given its weights). Undefined, with
+        what to put where, without the weights.
 
         Intervals: mean over samples, t widened for skewness; the PSNR's from the MSE's. Over new test samples, the model as it is.
 
     Note:
-        Says nothing of samples: an autoencoder that copies its input is perfect. MSE and PSNR favour blur.
+        Says nothing of samples: an autoencoder that copies its input is perfect. MSE and PSNR favour blur, LPIPS punishes it.
 
     References:
         Image Quality Assessment: From Error Visibility to Structural Similarity (Wang et al., 2004), eqs. 13 and 14.
+        The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al., 2018), eq. 1.
 
     Example:
         >>> x = np.zeros((4, 2))
@@ -56,14 +60,15 @@ def reconstruction(test: Reconstructions, *, peak: float = 0.0) -> tuple[Outcome
         raise UsageError(f"reconstruction needs peak >= 0, found {peak}")
     n = len(test)
     if not n:
-        return (Undefined("needs at least one test sample, found none"),) * 3
+        return (Undefined("needs at least one test sample, found none"),) * 4
     x, y = test.x.astype(np.float64), test.y.astype(np.float64)
     if max(float(np.abs(x).max()), float(np.abs(y).max())) > 1e70:
-        return (Undefined("the samples are too large for float64: their squares overflow; rescale them"),) * 3
+        return (Undefined("the samples are too large for float64: their squares overflow; rescale them"),) * 4
     full = peak or (255.0 if x.ndim == 4 else float(np.ptp(x)))
     errors = ((x - y) ** 2).reshape(n, -1).mean(axis=1)
     mse = _mean(errors, 0.0, inf)
-    return mse, _psnr(mse, full), _similarity(x, y, full)
+    lpips = test.lpips if isinstance(test.lpips, Undefined) else _mean(test.lpips.astype(np.float64), 0.0, inf)
+    return mse, _psnr(mse, full), _similarity(x, y, full), lpips
 
 
 def _mean(values: NDArray[np.float64], low: float, high: float) -> Estimate:

@@ -20,7 +20,7 @@ from genbench.errors import DataError, FailedError, MissingError, UsageError
 from genbench.files import listed
 from genbench.models import TrainingData
 from genbench.protocol import Protocol
-from genbench.run import Run, environment, printable
+from genbench.run import Run, check_shape, environment, printable
 from genbench.trained import Choice
 
 SAME, HALF_WIDTHS, SHARE = 1e-6, 2.5, 0.05
@@ -120,6 +120,8 @@ def _record(path: Path, resample: bool, model: str | Path | None, out: Path | No
     about = record["subject"].get("baseline")
     if not about:
         raise UsageError(f"{path}: {record['subject']['name']} is no trained baseline; only what has a training can be made again")
+    check_shape(about, {"dataset": str, "sample_seed": int, "passed": dict, "parameters": int}, str(path), "subject.baseline")
+    check_shape(record["protocol"], {"reference": str, "metrics": [str]}, str(path), "protocol")
     protocol, choice = _protocol(path, record["protocol"]), _choice(path, about)
     data = open_data(Task(about["dataset"], "images" if len(record["subject"]["shape"]) == 3 else "vectors", protocol))
     if resample:
@@ -132,7 +134,7 @@ def _record(path: Path, resample: bool, model: str | Path | None, out: Path | No
         made = _retrained(choice, data, about["seed"], out)
     again = score(made, protocol, data, seed=about["sample_seed"], n=record["subject"]["n"], cache=cache)
     for role in ("reference", "train", "test"):
-        if (record[role] or {}).get("fingerprint") != (again.record[role] or {}).get("fingerprint"):
+        if (record.get(role) or {}).get("fingerprint") != (again.record[role] or {}).get("fingerprint"):
             raise DataError(f"{path}: the {role} data are not those of the record (their fingerprints differ); get the record's data")
     machine = _machine(record["environment"], again.record["environment"])
     lines = [_line(row, again, bool(machine)) for row in record["results"]]
@@ -142,7 +144,7 @@ def _record(path: Path, resample: bool, model: str | Path | None, out: Path | No
 
 def _protocol(path: Path, recorded: Mapping[str, Any]) -> Protocol:
     known = {f.name for f in dataclasses.fields(Protocol)}
-    fields: dict[str, Any] = {k: tuple(v) if k == "metrics" else v for k, v in recorded.items() if k in known}
+    fields: dict[str, Any] = {k: tuple(v) if k == "metrics" else v for k, v in recorded.items() if k in known and v is not None}
     found = Protocol(**fields).resolved()
     if found.hash != recorded["hash"]:
         raise DataError(
