@@ -95,10 +95,6 @@ class Model(training.GreyModel):
     (K, code, code) of the mixture, Σ = F Fᵀ.
     """
 
-    @property
-    def nfe(self) -> int:
-        return 1
-
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         from torch import nn

@@ -157,6 +157,10 @@ class Model(training.GreyModel):
     def bound(self) -> str | None:
         return "exact" if self.shape == (2,) else None
 
+    @property
+    def nfe(self) -> int:
+        return self.config.anneal
+
     def into(self, x: "Tensor") -> "Tensor":
         """Samples as rows (n, D): vectors standardised, grey values' ranks from −1 to 1."""
         import torch

@@ -172,10 +172,6 @@ class Model(training.GreyModel):
     def bound(self) -> str:
         return "exact"
 
-    @property
-    def nfe(self) -> int:
-        return 1
-
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         import torch

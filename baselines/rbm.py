@@ -117,6 +117,10 @@ class Model(training.GreyModel):
     def bound(self) -> str:
         return "exact" if self.enumerable else "estimate"
 
+    @property
+    def nfe(self) -> int:
+        return 1 if self.enumerable else self.config.anneal
+
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         logits = constants["base"].reshape(int(np.prod(shape)), -1)

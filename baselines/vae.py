@@ -113,10 +113,6 @@ class Model(training.GreyModel):
     def bound(self) -> str:
         return "lower"
 
-    @property
-    def nfe(self) -> int:
-        return 1
-
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         import torch

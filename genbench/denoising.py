@@ -271,6 +271,10 @@ class Model(training.GreyModel):
         super().__init__(*args, **about)
         self.BATCH = 64 if self.grey else 512  # type: ignore[misc]  # an ODE costs as much as its slowest row: many small rows at once
 
+    @property
+    def nfe(self) -> int:
+        return int(self.config.nfe)
+
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         if len(shape) == 1:

@@ -394,10 +394,6 @@ class Model(training.GreyModel):
         """The chain of layers on rows (n, D), near the identity."""
 
     @property
-    def nfe(self) -> int:
-        return 1
-
-    @property
     def inner(self) -> tuple[int, ...]:
         """Shape of what the flow sees: the samples' own, or that of images padded on the right and below with the first grey value."""
         return self.shape

@@ -728,6 +728,11 @@ class TorchModel(models.Model):
         return model
 
     @property
+    def nfe(self) -> int:
+        """One pass, or what costs no more: an autoregressive net that computes every feature once."""
+        return 1
+
+    @property
     def parameters(self) -> int:
         """Number of learnt weights."""
         return sum(p.numel() for p in self.net.parameters())
