@@ -165,7 +165,7 @@ def rescale(levels: "torch.Tensor", mode: str) -> "torch.Tensor":
         levels: float32.
         mode: one of MODES.
     """
-    return levels / 127.5 - 1 if mode == "torch" else (levels - 128) / 128
+    return levels.div(127.5).sub_(1) if mode == "torch" else levels.sub(128).div_(128)
 
 
 def standardise(levels: "torch.Tensor", mean: tuple[float, float, float], std: tuple[float, float, float]) -> "torch.Tensor":

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from genbench import numerics, registry
+from genbench import numerics, registry, statistics
 from genbench.numerics import (
+    _congruent,
     block_moments,
     cholesky,
     cubic_moments,
@@ -23,6 +24,7 @@ from genbench.numerics import (
     neighbours,
     polynomial_mmd,
     polynomial_sums,
+    self_product,
     squared_differences,
     wilson,
     without,
@@ -76,6 +78,34 @@ def test_neighbours_are_exact_where_float32_products_cannot_tell() -> None:
     distance, index = nearest(x, None, 1)
     assert np.array_equal(index[:, 0], (np.arange(200) + 100) % 200)
     assert np.allclose(distance[:, 0], brute(x, None).min(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_whose_distances_differ_by_less_than_rounding(k: int) -> None:
+    """60 rows around each of two points, at distances that differ by 1e-6: all but one look equally far to a float32 product."""
+    centre = 10 * rng().normal(size=(2, 80))
+    step = rng(1).normal(size=(120, 80))
+    step *= ((1 + 1e-6 * np.arange(120)) / np.linalg.norm(step, axis=1))[:, None]
+    y = (centre[np.arange(120) % 2] + step).astype(np.float32)
+    x = centre.astype(np.float32)
+    distance, index = nearest(x, y, k)
+    assert np.array_equal(index, np.argsort(brute(x, y), axis=1)[:, :k])
+    assert np.allclose(distance, np.sort(brute(x, y), axis=1)[:, :k], rtol=1e-12)
+
+
+def test_rows_that_may_not_be_written_to_are_read() -> None:
+    x = rng().normal(size=(30, 70)).astype(np.float32)
+    found = nearest(x, None, 2)[1]
+    x.setflags(write=False)
+    assert np.array_equal(nearest(x, None, 2)[1], found)
+
+
+@pytest.mark.parametrize("n", [1, 199, 200, 333, 768])
+def test_self_product_is_the_product(n: int) -> None:
+    import torch
+
+    a = torch.as_tensor(rng(n).normal(size=(n, 5)))
+    assert torch.allclose(self_product(a), a @ a.T, rtol=1e-13, atol=1e-13)
 
 
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +178,23 @@ def test_factors_give_back_the_covariance(n: int, d: int) -> None:
     x = Features(rng().normal(size=(n, d)))
     for made in (factor(x), factor(Moments.of(x))):
         assert np.allclose((made @ made.T).numpy(), np.cov(x.x, rowvar=False), atol=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 255, 256, 300])
+def test_the_upper_triangle_of_a_congruence(d: int) -> None:
+    import torch
+
+    lower = torch.as_tensor(np.tril(rng(d).normal(size=(d, d))))
+    cov = torch.as_tensor(np.cov(rng(1).normal(size=(2 * d + 2, d)), rowvar=False).reshape(d, d))
+    assert torch.allclose(_congruent(lower, cov).triu(), (lower.T @ cov @ lower).triu(), rtol=1e-11, atol=1e-11)
+
+
+def test_moments_in_blocks_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = (rng().normal(size=(300, 5)) + 3).astype(np.float32)
+    monkeypatch.setattr(statistics, "BLOCK", 64)
+    found = Moments.of(x)
+    assert np.allclose(found.mean, x.astype(np.float64).mean(axis=0), rtol=1e-14)
+    assert np.allclose(found.cov, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-13)
 
 
 def test_a_tiny_spectrum_keeps_nine_digits() -> None:
@@ -274,6 +321,28 @@ def test_polynomial_sums_within_leave_out_the_diagonal(degree: int, n: int) -> N
     assert np.allclose(found.rows, k.sum(1), rtol=1e-10, atol=1e-9)
     assert np.array_equal(found.rows, found.columns)
     assert found.squares == pytest.approx((k**2).sum(), rel=1e-10)
+
+
+@pytest.mark.parametrize("size", [0.4, 40.0])
+@pytest.mark.parametrize(("n", "m", "d"), [(900, 850, 64), (300, 1500, 300)])
+def test_kernel_sums_of_float32_features_are_those_of_float64(n: int, m: int, d: int, size: float) -> None:
+    """Positive features with a mean of their own, as those of Inception: products in float32, the result within 1e-8 of the mean kernel."""
+    x, y = ((size * rng(seed).gamma(0.5 + 0.01 * seed, 2, (rows, d))).astype(np.float32) for seed, rows in ((17, n), (18, m)))
+    wide_x, wide_y = x.astype(np.float64), y.astype(np.float64)
+    exact, found = polynomial_mmd(wide_x, wide_y), polynomial_mmd(x, y)
+    assert abs(found - exact) < 1e-8 * ((wide_x @ wide_y.T / d + 1) ** 3).mean()
+    assert found == pytest.approx(exact, rel=1e-5)
+    for other, wide in ((None, None), (y, wide_y)):
+        fast, slow = polynomial_sums(x, other), polynomial_sums(wide_x, wide)
+        assert np.allclose(fast.rows, slow.rows, rtol=1e-7)
+        assert np.allclose(fast.columns, slow.columns, rtol=1e-7)
+        assert fast.squares == pytest.approx(slow.squares, rel=1e-7)
+
+
+def test_kernel_sums_of_features_too_large_for_a_float32_product() -> None:
+    x = (1e16 * rng(19).normal(size=(20, 64))).astype(np.float32)
+    y = (1e16 * rng(20).normal(size=(25, 64))).astype(np.float32)
+    assert polynomial_mmd(x, y) == pytest.approx(polynomial_mmd(x.astype(np.float64), y.astype(np.float64)), rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(70, 131, 1), (130, 65, 7), (33, 40, 25)])
