@@ -100,7 +100,7 @@ def test_rows_that_may_not_be_written_to_are_read() -> None:
     assert np.array_equal(nearest(x, None, 2)[1], found)
 
 
-@pytest.mark.parametrize("n", [1, 199, 200, 333, 768])
+@pytest.mark.parametrize("n", [1, 2, 333, 768])
 def test_self_product_is_the_product(n: int) -> None:
     import torch
 
