@@ -283,10 +283,10 @@ def _row(key: tuple[str, str], runs: Sequence[Run], several: bool, failures: Seq
         failed=sum(f["baseline"] == name and json.dumps(f["config"], sort_keys=True) == config for f in failures),
         n=(min(counts), max(counts)),
         parameters=baseline.get("parameters"),
-        seconds=sum(seconds) / len(seconds) if seconds else None,
+        seconds=math.fsum(seconds) / len(seconds) if seconds else None,
         cells=cells,
         notes=tuple(dict.fromkeys(note for r in runs for note in (r.record["subject"].get("baseline") or {}).get("notes", ()))),
-        speed=sum(speeds) / len(speeds) if speeds else None,
+        speed=math.fsum(speeds) / len(speeds) if speeds else None,
         nfe=baseline.get("nfe"),
     )
 
@@ -334,7 +334,7 @@ def compare(a: Cell, b: Cell) -> float | None:
 
     t = abs(a.value - b.value) / math.sqrt(variance)
     parts = [(c.variance, c.freedom) for c in (a, b) if c.variance]
-    inverse = sum((v / variance) ** 2 / f for v, f in parts)
+    inverse = math.fsum((v / variance) ** 2 / f for v, f in parts)
     return float(2 * (stdtr(1 / inverse, -t) if inverse > 0 else ndtr(-t)))
 
 

@@ -116,7 +116,7 @@ def test_a_small_data_set_has_a_sample_size_of_its_own(capsys: pytest.CaptureFix
         )
         == 0
     )
-    assert {r["n"] for r in csv.DictReader((tmp_path / "digits.csv").open())} == {"400"}
+    assert {r["n"] for r in csv.DictReader((tmp_path / "digits.csv").read_text().splitlines())} == {"400"}
 
 
 def test_bad_calls() -> None:
