@@ -328,7 +328,11 @@ def copies(scratch: Path) -> Contenders:
     }
 
 
-def inception(scratch: Path) -> Contenders:
+def inception(device: str) -> Callable[[Path], Contenders]:
+    return lambda scratch: _inception(scratch, device)
+
+
+def _inception(scratch: Path, device: str) -> Contenders:
     import numpy as np
     import torch
     from cleanfid.inception_torchscript import InceptionV3W
@@ -340,7 +344,7 @@ def inception(scratch: Path) -> Contenders:
     path = weights(scratch)
     images = np.ascontiguousarray(pictures(16, 299, 0).transpose(0, 3, 1, 2))
     levels = torch.from_numpy(images)
-    mine = own.load(preprocess="tf1", weights=path)
+    mine = own.load(preprocess="tf1", weights=path, device=device)
     first = InceptionV3([3], resize_input=False, normalize_input=False).eval()
     second = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     third = InceptionV3W(str(script(scratch))).eval()
@@ -593,8 +597,17 @@ CASES = (
     Case(
         "inception",
         "Inception-v3 features of 16 images of 299 × 299 pixels, the same random weights",
-        inception,
+        inception("cpu"),
         {"pytorch-fid": 1.5, "torch-fidelity": 1.5, "clean-fid": 1.5},
+        {"pytorch-fid": 2e-4, "torch-fidelity": 2e-4, "clean-fid": 2e-4},
+        absolute=True,
+        rounds=5,
+    ),
+    Case(
+        "fast-inception",
+        "the same by `--device openvino` (extra `[fast]`), compiled before",
+        inception("openvino"),
+        {"pytorch-fid": 1.65, "torch-fidelity": 1.65, "clean-fid": 1.65},
         {"pytorch-fid": 2e-4, "torch-fidelity": 2e-4, "clean-fid": 2e-4},
         absolute=True,
         rounds=5,

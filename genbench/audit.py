@@ -366,7 +366,7 @@ def audit(
         draws: undamaged draws that make the null.
         extractor: None for the data set's own.
         seed: of every draw.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "openvino".
         progress: called with (what, done, total).
 
     Raises:

@@ -77,7 +77,7 @@ def eval_(
         n: number of samples to score: a seeded subset where there are more.
         seed: seed of every draw.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, or openvino (the Inception network by the extra [fast]).
         workers: reader threads, one per core by default; no effect on any number.
         batch_size: samples that are read at once; no effect on any number.
         cache: keep extracted features in the cache folder.
@@ -181,7 +181,7 @@ def compare(
         n: number of samples of each.
         seed: seed of every draw.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, or openvino (the Inception network by the extra [fast]).
         workers: reader threads.
         cache: keep extracted features in the cache folder.
         value_range: lowest and highest value of float images.
@@ -266,7 +266,7 @@ def compare_protocols(
         weights: file with the Inception network's weights.
         n: number of samples to score.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, or openvino (the Inception network by the extra [fast]).
         workers: reader threads.
         cache: keep extracted features in the cache folder.
         download: fetch missing data sets and weights.
@@ -352,7 +352,7 @@ def audit(
         draws: undamaged draws that make the null.
         extractor: what maps samples to features.
         seed: seed of every draw.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, or openvino (the Inception network by the extra [fast]).
         quiet: no progress on stderr.
         out: folder for the tables.
     """

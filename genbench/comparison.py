@@ -192,7 +192,7 @@ def compare(
         n: generated samples of each; None for all, or as the protocol says.
         seed: of every draw.
         on_bad: "error" or "skip".
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "openvino".
         cache: for extracted features.
         workers: reader threads.
         value_range: (low, high) of float images.

@@ -35,6 +35,7 @@ _NEEDED = {
 _EXTRAS = {
     "encoders": ("timm", "open_clip"),
     "plots": ("matplotlib",),
+    "fast": ("openvino",),
     "parity": ("pytorch_fid", "torch_fidelity", "prdc", "torchmetrics"),
     "test": ("pytest", "hypothesis"),
 }

@@ -21,6 +21,7 @@ from genbench.archives import zip_directory
 from genbench.cache import Cache
 from genbench.errors import DataError, MissingError, UsageError
 from genbench.estimate import Detail, Estimate, Undefined
+from genbench.extractor import RUNTIMES, runtime_version
 from genbench.metric import Metric, MetricSpec, check_settings
 from genbench.protocol import Protocol
 from genbench.run import Run
@@ -83,7 +84,7 @@ def evaluate(
         n: number of generated samples: a seeded subset where there are more.
         seed: of every draw.
         on_bad: "error" lists all bad files and stops; "skip" leaves them out, counted and listed in the record.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "openvino".
         cache: folder for extracted features; "auto" for the user's cache folder, None for no cache.
         workers: reader threads, one per core where None; no effect on any number.
         batch_size: samples that are read at once; no effect on any number (the forward batch is the protocol's).
@@ -298,7 +299,7 @@ class Engine:
         samples: role -> samples.
         moments: the reference where it is a statistics file.
         plan: the resolved protocol.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "openvino".
         weights: file with the main extractor's weights.
         cache: of extracted shards.
         workers: reader threads.
@@ -396,13 +397,18 @@ class Engine:
             self._extractors[name] = registry.module("extractors", name).load(
                 preprocess=self.plan.preprocess if main else None,
                 weights=self.weights if main else None,
-                device=self.device,
+                device=self._runs_on(name),
                 shape=self.samples["gen"].shape,
                 download=self.download,
             )
             if main and self.plan.batch is not None:
                 self._extractors[name].batch = self.plan.batch
         return self._extractors[name]
+
+    def _runs_on(self, name: str) -> str:
+        """The device, or for an extractor that the wanted runtime does not know, torch's CPU."""
+        known = getattr(registry.module("extractors", name), "RUNTIMES", ())
+        return "cpu" if self.device in RUNTIMES and self.device not in known else self.device
 
     def rows(self, role: str, name: str) -> dict[str, NDArray[Any]]:
         """Features and logits of a role's samples, from the cache where they are known."""
@@ -457,7 +463,7 @@ class Engine:
                 weights=e.weights,
                 preprocess=e.preprocess,
                 batch=e.batch,
-                device=self.device.partition(":")[0],
+                device=self._runs_on(name).partition(":")[0],
             )
             for name, e in extractors.items()
             if e.weights is not None
@@ -757,6 +763,9 @@ def _network(name: str) -> str:
 def _device(wanted: str) -> str:
     if wanted == "cpu":
         return wanted
+    if wanted in RUNTIMES:
+        runtime_version(wanted)
+        return wanted
     import torch
 
     if wanted == "auto":
@@ -764,5 +773,5 @@ def _device(wanted: str) -> str:
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("device cuda was asked for, but torch sees no CUDA device; pass --device cpu, or see genbench doctor")
     if not wanted.startswith("cuda"):
-        raise UsageError(f"device is auto, cpu or cuda, found {wanted!r}")
+        raise UsageError(f"device is auto, cpu, cuda or {', '.join(RUNTIMES)}, found {wanted!r}")
     return wanted

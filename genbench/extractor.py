@@ -369,6 +369,23 @@ def read_torchscript(path: Path, name: str) -> Any:
 
 # ---------------------------------------------------------------- networks
 
+RUNTIMES = ("openvino",)
+"""What may be asked for as a device beside torch's own: another runtime on the CPU. An extractor that knows one says so in its RUNTIMES."""
+
+
+def runtime_version(name: str) -> str:
+    """The version of an installed runtime.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError as e:
+        raise MissingError(f"device {name} needs the package {name}: pip install 'genbench[fast]', or pass --device cpu") from e
+
 
 @contextmanager
 def full_precision(device: str) -> Iterator[None]:

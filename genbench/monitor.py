@@ -47,7 +47,7 @@ class Monitor:
         preprocess: resizing mode.
         weights: file with the extractor's weights.
         seed: of every draw.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "openvino".
         cache: for the reference's features.
         value_range: (low, high) of float images; needed for them, since one batch cannot tell.
         download: fetch missing data and weights.

@@ -19,6 +19,7 @@ from typing import Any
 
 from genbench.errors import DataError, near_miss
 from genbench.estimate import Better, Bound, Estimate
+from genbench.extractor import RUNTIMES, runtime_version
 
 SCHEMA = 1
 # What readers of a record rely on: key -> type, set of the allowed texts, [shape of all entries] or shape of an object. A key with "?" may
@@ -143,6 +144,10 @@ def environment(device: str) -> dict[str, Any]:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             packages[name] = None
+    if device in RUNTIMES:
+        named = f"{device} {runtime_version(device)}"
+    else:
+        named = torch.cuda.get_device_name() if device.startswith("cuda") else device
     return {
         "genbench": version(),
         **_commit(),
@@ -150,7 +155,7 @@ def environment(device: str) -> dict[str, Any]:
         "packages": packages,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": named,
         "threads": torch.get_num_threads(),
     }
 

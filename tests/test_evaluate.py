@@ -370,3 +370,22 @@ def test_likelihoods_that_were_computed_elsewhere_come_from_a_file(tmp_path: Pat
     assert run["bits_per_dim"].value == pytest.approx(-nats.mean() / 4 / np.log(2), rel=1e-12)
     assert run.record["likelihood"]["n"] == 50
     assert run["nll"] == genbench.evaluate(x, x, metrics=["nll"], likelihood=LogLikelihood(nats, 4, "lower", "mass"), cache=None)["nll"]
+
+
+def test_a_runtime_that_is_not_installed_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    with pytest.raises(MissingError, match=r"pip install 'genbench\[fast\]'"):
+        genbench.evaluate("digits/test", "digits/train", metrics=["fid"], device="openvino", cache=None)
+
+
+def test_a_runtime_is_recorded_and_an_extractor_that_does_not_know_it_runs_on_the_cpu() -> None:
+    pytest.importorskip("openvino")
+    plain, fast = (genbench.evaluate("digits/test", "digits/train", metrics=["fid"], device=d, cache=None) for d in ("cpu", "openvino"))
+    assert fast.record["environment"]["device"].startswith("openvino 20")
+    assert fast.record["protocol"] == plain.record["protocol"]
+    assert fast["fid"] == plain["fid"]

@@ -530,6 +530,28 @@ def test_a_torchscript_with_the_same_names_and_another_network_is_refused(tmp_pa
         inception.load(weights=tmp_path / "other.pt", shape=(3, 32, 32))
 
 
+@pytest.mark.parity
+def test_the_compiled_network_is_the_same_network(weights_file: Path) -> None:
+    pytest.importorskip("openvino")
+    from genbench.extractors import inception_spatial
+
+    x = noise(5, 3, 32, 32)
+    for module in (inception, inception_spatial):
+        mine, fast = (module.load(weights=weights_file, shape=(3, 32, 32), device=device) for device in ("cpu", "openvino"))
+        for n in (5, 2):  # one network per size of batch
+            a, b = mine(x[:n]), fast(x[:n])
+            assert np.abs(a.features).max() > 0
+            assert np.abs(a.features - b.features).max() < 2e-4
+            assert np.array_equal(b.features, fast(x[:n]).features)
+    (a, c), (b, d) = mine.both(x), fast.both(x)
+    assert np.abs(a.features - b.features).max() < 2e-4
+    assert a.logits is not None
+    assert b.logits is not None
+    assert np.abs(a.logits - b.logits).max() < 2e-3
+    assert np.abs(c.features - d.features).max() < 2e-4
+    assert np.array_equal(d.features, fast(x).features)
+
+
 def test_grey_images_are_repeated_to_three_channels(weights_file: Path) -> None:
     e = inception.load(weights=weights_file, shape=(1, 28, 28))
     x = noise(2, 1, 28, 28)

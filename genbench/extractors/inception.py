@@ -47,6 +47,7 @@ SUMMARY = "Inception-v3 of 2015 (FID, KID, IS): 2048 features, 1008 classes with
 DIM = 2048
 CLASSES = 1008
 MODES = _MODES
+RUNTIMES = ("openvino",)  # beside torch: what else can run the network on a CPU
 BATCH = 16
 SIZE = 299
 STEM_IMAGES = 4  # that pass the stem at once on a CPU: its maps stay in the cache, a fifth less time and 100 MB less for the same bits
@@ -202,6 +203,8 @@ class Network:
         source: where they come from, for the message.
         device: "cpu" or "cuda".
 
+    A subclass that replaces `_stem`, `_conv`, `_pool`, `_join` and `_end` has the same network in other operations.
+
     Raises:
         DataError: a tensor is missing or has another shape.
     """
@@ -254,23 +257,30 @@ class Network:
         weight, bias = self._convs[prefix + name]
         return functional.conv2d(x, weight, bias, stride, (kh // 2, kw // 2) if padded else 0).relu_()
 
-    def _run(self, x: "torch.Tensor", branch: Branch, prefix: str) -> "tuple[torch.Tensor, torch.Tensor]":
-        """The branch's output, and what its last layer read."""
+    def _pool(self, x: "torch.Tensor", kind: str) -> "torch.Tensor":
         from torch.nn import functional
 
+        if kind == "mean":
+            return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return functional.max_pool2d(x, 3, 2) if kind == "halve" else functional.max_pool2d(x, 3, 1, 1)
+
+    def _join(self, parts: "list[torch.Tensor]") -> "torch.Tensor":
+        import torch
+
+        return torch.cat(parts, dim=1)
+
+    def _end(self, x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+        features = x.mean(dim=(2, 3))  # (n, 2048)
+        return features, features @ self._head.T
+
+    def _run(self, x: "torch.Tensor", branch: Branch, prefix: str) -> "tuple[torch.Tensor, torch.Tensor]":
+        """The branch's output, and what its last layer read."""
         before = x
         for layer in branch:
             if layer == "fork":
                 continue
             before = x
-            if layer == "halve":
-                x = functional.max_pool2d(x, 3, 2)
-            elif layer == "max":
-                x = functional.max_pool2d(x, 3, 1, 1)
-            elif layer == "mean":
-                x = functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-            elif not isinstance(layer, str):
-                x = self._conv(x, layer, prefix)
+            x = self._pool(x, layer) if isinstance(layer, str) else self._conv(x, layer, prefix)
         return x, before
 
     def _stem(self, x: "torch.Tensor") -> "torch.Tensor":
@@ -281,8 +291,6 @@ class Network:
 
     def __call__(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
         """Features, logits, and the map of the first branch of the block `inner`."""
-        import torch
-
         kept = None
         x = self._stem(x)  # (n, 192, 35, 35)
         for block, _, branches in BLOCKS:
@@ -291,28 +299,39 @@ class Network:
                 part, forked = self._run(forked if branch[0] == "fork" else x, branch, f"{block}.")
                 parts.append(part)
             kept = parts[0] if block == inner else kept
-            x = torch.cat(parts, dim=1)  # 35 x 35 to Mixed_5d, 17 x 17 to Mixed_6e, then 8 x 8
-        features = x.mean(dim=(2, 3))  # (n, 2048)
-        return features, features @ self._head.T, kept
+            x = self._join(parts)  # 35 x 35 to Mixed_5d, 17 x 17 to Mixed_6e, then 8 x 8
+        return *self._end(x), kept
 
     def inner(self, x: "torch.Tensor", stop: str) -> "torch.Tensor":
         """The map of the first branch of the block `stop`, before which none forks; nothing else of it is run."""
-        import torch
-
         x = self._stem(x)
         for block, _, branches in BLOCKS:
             if block == stop:
                 return self._run(x, branches[0], f"{block}.")[0]
-            x = torch.cat([self._run(x, branch, f"{block}.")[0] for branch in branches], dim=1)
+            x = self._join([self._run(x, branch, f"{block}.")[0] for branch in branches])
         raise UsageError(f"the network has the blocks {', '.join(b for b, _, _ in BLOCKS)}, found {stop!r}")
 
 
 def read_network(path: Path, device: str = "cpu") -> Network:
     """The network with the weights of a file: TorchScript, a state dict, or safetensors.
 
+    Args:
+        path: of the file.
+        device: "cpu", "cuda", or one of RUNTIMES.
+
     Raises:
         DataError: the file is none of these, or holds another network.
+        MissingError: a runtime that is not installed.
     """
+    network = _network(path, "cpu" if device in RUNTIMES else device)
+    if device not in RUNTIMES:
+        return network
+    from genbench.extractors._compiled import Compiled
+
+    return Compiled(network)
+
+
+def _network(path: Path, device: str) -> Network:
     if not is_torchscript(path):
         return Network(read_tensors(path, "inception"), str(path), device)
     import torch
@@ -339,7 +358,7 @@ class Inception:
         network: with its weights.
         digest: sha256 of the weights' file.
         preprocess: one of MODES.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or one of RUNTIMES.
     """
 
     name = "inception"
@@ -349,7 +368,7 @@ class Inception:
     batch = BATCH
 
     def __init__(self, network: Network, digest: str, preprocess: str, device: str) -> None:
-        self._network, self._device = network, device
+        self._network, self._device = network, "cpu" if device in RUNTIMES else device
         self.weights: str | None = digest
         self.preprocess = preprocess
 
@@ -387,7 +406,7 @@ def load(
     Args:
         preprocess: one of MODES; "clean" by default.
         weights: path of any of FILES; None to look in the cache.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or one of RUNTIMES.
         shape: (1, h, w) or (3, h, w).
         download: fetch the weights where there are none.
 

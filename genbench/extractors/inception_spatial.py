@@ -40,6 +40,7 @@ BLOCK, CHANNELS, PLACES = "Mixed_6d", 7, 17 * 17
 DIM = CHANNELS * PLACES
 CLASSES = None
 MODES = inception.MODES
+RUNTIMES = inception.RUNTIMES
 BATCH = inception.BATCH
 FILES = inception.FILES
 
@@ -51,7 +52,7 @@ class InceptionSpatial(inception.Inception):
         network: with its weights.
         digest: sha256 of the weights' file.
         preprocess: one of MODES.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or one of RUNTIMES.
     """
 
     name = "inception_spatial"
@@ -107,7 +108,7 @@ def load(
     Args:
         preprocess: one of MODES; "clean" by default, "tf1" is the evaluator's.
         weights: path of any of FILES; None to look in the cache.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or one of RUNTIMES.
         shape: (1, h, w) or (3, h, w).
         download: fetch the weights where there are none.
 
