@@ -298,12 +298,13 @@ def _download(name: str, file: WeightFile) -> Path:
     return path
 
 
-def read_tensors(path: Path, name: str) -> dict[str, "torch.Tensor"]:
+def read_tensors(path: Path, name: str, *, mapped: bool = False) -> dict[str, "torch.Tensor"]:
     """The tensors of a file of weights, by name; pickled code in it is never run.
 
     Args:
         path: .safetensors, or a state dict saved by torch.
         name: the extractor, for the message.
+        mapped: leave a state dict in its file where its form allows, for tensors that are copied one by one.
 
     Raises:
         DataError: not such a file.
@@ -318,7 +319,10 @@ def read_tensors(path: Path, name: str) -> dict[str, "torch.Tensor"]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # of a file that is then refused
-            found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            if path.suffix == ".safetensors":
+                found = load_file(path)
+            else:
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except (SafetensorError, unsafe, RuntimeError, ValueError, EOFError, KeyError) as e:
         raise DataError(
             f"{path} holds no weights that extractor {name} can read: expected .safetensors or a state dict of tensors, found: "

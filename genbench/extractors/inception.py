@@ -219,7 +219,7 @@ class Network:
                 last, before = self._add(branch, f"{block}.", forked if branch[0] == "fork" else wide)
                 out, forked = out + last, before
             wide = out
-        self._head = self._tensor("fc.weight", (CLASSES, wide)).float().to(device)
+        self._head = self._tensor("fc.weight", (CLASSES, wide)).float().clone().to(device)  # not left in the file
         self._tensors = {}
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> "torch.Tensor":
@@ -333,7 +333,7 @@ def read_network(path: Path, device: str = "cpu") -> Network:
 
 def _network(path: Path, device: str) -> Network:
     if not is_torchscript(path):
-        return Network(read_tensors(path, "inception"), str(path), device)
+        return Network(read_tensors(path, "inception", mapped=True), str(path), device)
     import torch
 
     script = read_torchscript(path, "inception")
