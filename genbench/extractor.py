@@ -319,6 +319,7 @@ def read_tensors(path: Path, name: str, *, mapped: bool = False) -> dict[str, "t
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # of a file that is then refused
+            found: Any
             if path.suffix == ".safetensors":
                 found = load_file(path)
             else:
