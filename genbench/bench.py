@@ -73,9 +73,10 @@ class Suite:
         name: of the suite.
         summary: one line.
         tasks: datasets.
-        baselines: names; None for every baseline that has a recipe.
+        baselines: names; None for every baseline that has a recipe, without its variants.
         seeds: training seeds per baseline.
         budget: such as "5min": for how long the baselines that learn in steps are trained; None for RECIPES as they stand.
+        also: variants that run beside the baselines, such as "made:fvsbn".
     """
 
     name: str
@@ -84,6 +85,7 @@ class Suite:
     baselines: tuple[str, ...] | None = None
     seeds: int = 3
     budget: str | None = None
+    also: tuple[str, ...] = ()
 
 
 QUICK = ("test_set", "train_replay", "train_noise", "one_class", "blurred", "uniform_noise", "gmm", "kde", "independent")
@@ -99,14 +101,15 @@ SUITES = {
             2,
         ),
         Suite("toy2d", "every baseline on the 2-D toys", tuple(Task(t, "vectors") for t in TOYS)),
-        Suite("digits", "every baseline on scikit-learn's digits", (Task("digits", "images"),)),
-        Suite("mnist", "every baseline on MNIST", (Task("mnist", "images"),)),
+        Suite("digits", "every baseline on scikit-learn's digits", (Task("digits", "images"),), also=("made:fvsbn",)),
+        Suite("mnist", "every baseline on MNIST", (Task("mnist", "images"),), seeds=1),
         Suite(
             "mnist-dynbin",
             "likelihoods and samples on dynamically binarised MNIST, 5 minutes of training each",
             (Task("mnist-dynbin", "images"),),
             seeds=1,
             budget="5min",
+            also=("made:fvsbn",),
         ),
         Suite(
             "cifar10",
@@ -223,7 +226,7 @@ def plan(
         raise UsageError(f"seeds is at least 1, found {count}")
     for name in only:
         trained.named(name)
-    names = list(dict.fromkeys(only)) or list(chosen.baselines if chosen.baselines is not None else _every())
+    names = list(dict.fromkeys(only)) or [*(registry.modules("baselines") if chosen.baselines is None else chosen.baselines), *chosen.also]
     shape = {"images": (1, 1, 1), "vectors": (1,)}
     cells: list[Cell] = []
     left_out: list[tuple[str, str, str]] = []
@@ -243,12 +246,6 @@ def plan(
                 ran = done.get(key) if choice.seconds is None else None
                 cells.append(Cell(task, found, name, choice.module, choice.config, seed, board, ran, dict(choice.passed), choice.seconds))
     return cells, left_out
-
-
-def _every() -> list[str]:
-    """All baselines, each followed by its variants."""
-    installed = registry.modules("baselines")
-    return [n for name in installed for n in (name, *(f"{name}:{v}" for v in models.variants(registry.module("baselines", name))))]
 
 
 def _budget_key(choice: Choice, dataset: str) -> str:

@@ -104,6 +104,8 @@ def test_unknown_suite_and_baseline_name_the_near_miss(tmp_path, fake):
 def test_every_suite_names_installed_baselines_only():
     for chosen in suites.SUITES.values():
         assert set(chosen.baselines or ()) <= set(registry.modules("baselines"))
+        for name in chosen.also:
+            assert trained.named(name)
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, fake, capsys):
@@ -121,10 +123,9 @@ def test_only_and_seeds_narrow_the_plan_and_may_name_what_the_suite_does_not_lis
 
 
 def test_a_suite_without_a_list_takes_every_baseline_with_a_recipe(tmp_path, fake):
-    cells, left_out = suites.plan(Suite("all", "", (Task("ring8", "vectors"),), None, 1), tmp_path)
+    cells, left_out = suites.plan(Suite("all", "", (Task("ring8", "vectors"),), None, 1, also=("made:fvsbn",)), tmp_path)
     listed = {c.baseline for c in cells} | {name for _, name, _ in left_out}
-    assert {name.partition(":")[0] for name in listed} == set(registry.modules("baselines"))
-    assert "made:fvsbn" in listed
+    assert listed == {*registry.modules("baselines"), "made:fvsbn"}  # of the variants only those that are named
     assert "blurred" in {name for _, name, _ in left_out}
 
 
