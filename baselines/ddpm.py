@@ -95,7 +95,11 @@ VARIANTS = {
     "ancestral": {"vectors": replace(RECIPES["vectors"], sampler="ddpm", nfe=100, likelihood="vlb", chain=100)},
     "linear": {"vectors": replace(RECIPES["vectors"], schedule="linear"), "mnist": replace(RECIPES["mnist"], schedule="linear")},
 }
-BUDGETS = {"vectors": {"1min": {"steps": 6000}, "5min": {}}, "mnist": {"1min": {"steps": 700}, "5min": {}}, "cifar10": {"20min": {}}}
+BUDGETS = {
+    "vectors": {"1min": {"steps": 6000}, "5min": {}, "20min": {"steps": 60_000}},
+    "mnist": {"1min": {"steps": 700}, "5min": {}, "20min": {"steps": 12_000}},
+    "cifar10": {"20min": {}},
+}
 SMOKE = {
     "vectors": Config(steps=150, batch=128, lr=1e-2, width=16, blocks=1, nfe=40, tolerance=1e-2, least=0.1, most=10.0),
     "images": Config(

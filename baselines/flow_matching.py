@@ -64,7 +64,11 @@ RECIPES = {
     "cifar10": Config(steps=20_000, batch=128, lr=4e-4, width=128, blocks=3, ema=0.9995, clip=1.0, bf16=True, nfe=50, tolerance=1e-3),
 }
 VARIANTS = {"independent": {"vectors": replace(RECIPES["vectors"], transport=False)}}
-BUDGETS = {"vectors": {"1min": {"steps": 4000}, "5min": {}}, "mnist": {"1min": {"steps": 700}, "5min": {}}, "cifar10": {"20min": {}}}
+BUDGETS = {
+    "vectors": {"1min": {"steps": 4000}, "5min": {}, "20min": {"steps": 40_000}},
+    "mnist": {"1min": {"steps": 700}, "5min": {}, "20min": {"steps": 12_000}},
+    "cifar10": {"20min": {}},
+}
 SMOKE = {
     "vectors": Config(steps=150, batch=128, lr=1e-2, width=16, blocks=1, tolerance=1e-2),
     "images": Config(steps=40, batch=64, lr=1e-2, width=8, blocks=1, nfe=4, tolerance=1e-2),

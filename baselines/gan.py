@@ -105,8 +105,8 @@ VARIANTS = {
     },
 }
 BUDGETS = {
-    "vectors": {"1min": {"steps": 5000}, "5min": {}},
-    "mnist": {"1min": {"steps": 300}, "5min": {}},
+    "vectors": {"1min": {"steps": 5000}, "5min": {}, "20min": {"steps": 56_000}},
+    "mnist": {"1min": {"steps": 300}, "5min": {}, "20min": {"steps": 5000, "ema": 0.998}},
     "cifar10": {"20min": {}},
 }
 SMOKE = {

@@ -46,12 +46,14 @@ class Config(training.Config):
     Args:
         hidden: units of the hidden layers; none for FVSBN.
         direct: masked connections from the inputs to the outputs.
+        dropout: of the hidden units.
         orders: in which the pixels are drawn: raster for 1, else so many random ones, mixed.
         temperature: of sampling: divides the logits; 1 for the model's own law.
     """
 
     hidden: tuple[int, ...] = (2048,)
     direct: bool = True
+    dropout: float = 0.0
     orders: int = 1
     temperature: float = 1.0
 
@@ -63,6 +65,8 @@ class Config(training.Config):
             raise UsageError("without hidden layers the outputs see nothing; leave direct on")
         if self.orders < 1:
             raise UsageError(f"orders is at least 1, found {self.orders}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout is in [0, 1), found {self.dropout}")
         if not self.temperature > 0:
             raise UsageError(f"temperature is above 0, found {self.temperature}")
 
@@ -79,7 +83,7 @@ VARIANTS = {
     },
 }
 BUDGETS = {
-    "mnist-dynbin": {"1min": {"steps": 2500}, "5min": {}, "20min": {"steps": 48_000}},
+    "mnist-dynbin": {"1min": {"steps": 2500}, "5min": {}, "20min": {"steps": 46_000, "dropout": 0.1}},
     "mnist-dynbin:fvsbn": {"1min": {"steps": 6000}, "5min": {}},
     "mnist-dynbin:orders": {"1min": {"steps": 2000}, "5min": {}},
 }
@@ -90,18 +94,20 @@ SMOKE = {
 }
 
 
-def network(dims: int, hidden: tuple[int, ...], direct: bool, classes: int, orders: "Tensor") -> "nn.Module":
+def network(dims: int, hidden: tuple[int, ...], direct: bool, dropout: float, classes: int, orders: "Tensor") -> "nn.Module":
     """Grey values scaled to [0, 1], (n, D), to logits (n, D, L − 1).
 
     Args:
         dims: D.
         hidden: units per layer.
         direct: connections from the inputs to the outputs.
+        dropout: of the hidden units.
         classes: L.
         orders: (O, D): the place of every pixel in each order.
     """
     import torch
     from torch import nn
+    from torch.nn import functional
     from torch.nn.functional import linear
 
     one = len(orders) == 1
@@ -156,7 +162,7 @@ def network(dims: int, hidden: tuple[int, ...], direct: bool, classes: int, orde
         def forward(self, x: "Tensor", order: int = 0) -> "Tensor":
             h = x
             for layer in [self.first, *self.layers] if self.first is not None else []:
-                h = torch.relu(linear(h, self.weight(layer, order), layer.bias))
+                h = functional.dropout(torch.relu(linear(h, self.weight(layer, order), layer.bias)), dropout, self.training)
             logits = linear(h, self.weight(self.out, order), self.out.bias)
             if self.direct is not None:
                 logits = logits + linear(x, self.weight(self.direct, order), self.direct.bias)
@@ -177,7 +183,7 @@ class Model(training.GreyModel):
         import torch
 
         place = torch.from_numpy(np.asarray(constants["place"]))
-        return network(int(np.prod(shape)), config.hidden, config.direct, len(constants["values"]), place)
+        return network(int(np.prod(shape)), config.hidden, config.direct, config.dropout, len(constants["values"]), place)
 
     def pixels(self, x: "Tensor", order: int) -> "Tensor":
         """log p of every pixel given those before it in an order, (n, D)."""
