@@ -377,7 +377,7 @@ def bench(
             write_atomic(cell.failure, (json.dumps(_failure(cell, why), indent=1, sort_keys=True) + "\n").encode())
             print(f"genbench: failed: {printable(failed[-1])}", file=sys.stderr)
             continue
-        run.save(cell.board / "runs")
+        leaderboard.save(run, cell.board)
         cell.failure.unlink(missing_ok=True)
         runs.append(run)
     if progress:

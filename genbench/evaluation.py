@@ -372,7 +372,13 @@ class Engine:
             "cached": self.cached,
             **({"cache_faults": faults} if (faults := self.cache.faults()) else {}),
         }
-        return _run.make(content, timing, self.details)
+        return _run.make(content, timing, self.details, self._nats())
+
+    def _nats(self) -> NDArray[np.float64] | None:
+        """Log p of every held-out sample by the model, where a metric asked for it, in an order that any run of the same samples has."""
+        found = [v for (role, _, kind), v in self._views.items() if role == "test" and kind is LogLikelihood]
+        usable = found and isinstance(found[0], LogLikelihood) and self.plan.order == "content"
+        return found[0].nats if usable else None
 
     def _contaminated(self) -> list[str]:
         """The warning that held-out samples are among the generated ones, so that they are no measure of what is new."""

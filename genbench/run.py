@@ -11,15 +11,18 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genbench.errors import DataError, near_miss
 from genbench.estimate import Better, Bound, Estimate
 from genbench.extractor import RUNTIMES, runtime_version
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 # What readers of a record rely on: key -> type, set of the allowed texts, [shape of all entries] or shape of an object. A key with "?" may
@@ -245,6 +248,7 @@ class Run:
     Args:
         record: the run record; see `canonical`.
         tables: what stands behind the values; only of a run that was just made, a loaded record has none.
+        nats: the model's log-likelihood of every held-out sample, (n,) in the order of their digests; kept beside a leaderboard's record.
 
     Example:
         >>> run = Run({"schema": 1, "results": [{"metric": "fid", "extractor": "identity", "quantity": "fid", "value": 0.5,
@@ -255,6 +259,7 @@ class Run:
 
     record: dict[str, Any]
     tables: tuple[Table, ...] = ()
+    nats: "NDArray[Any] | None" = field(default=None, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -341,12 +346,12 @@ class Run:
         return cls(record)
 
 
-def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table] = ()) -> Run:
+def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table] = (), nats: "NDArray[Any] | None" = None) -> Run:
     """A Run from a record's content: adds schema, id and timing."""
     record = {"schema": SCHEMA, **content}
     record["id"] = record_id(record)
     record["timing"] = timing
-    return Run(record, tuple(tables))
+    return Run(record, tuple(tables), nats)
 
 
 def printable(text: object, encoding: str | None = None) -> str:

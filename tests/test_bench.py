@@ -302,3 +302,11 @@ def test_a_cifar10_recipe_takes_a_step(name):
     with pytest.raises(training.Stopped), training.session(stop_after=1, progress=lambda *line: told.append(line)):
         choice.module.train(config, TrainingData("cifar10", Rows(images)), seed=0)
     assert [(done, total) for _, done, total, _ in told] == [(1, config.steps)]  # a loss that is no number would have been refused
+
+
+def test_log_likelihoods_are_kept_beside_the_record(tmp_path):
+    (run,) = bench(Suite("one", "", (Task("ring8", "vectors", "ring8-quick-2"),), ("independent",), 1), out=tmp_path, cache=None)
+    (found,) = leaderboard.records(tmp_path / "ring8-quick-2")
+    assert found.id == run.id
+    assert len(found.nats) == found["nll"].n
+    assert -found.nats.mean(dtype=float) == pytest.approx(found["nll"].value, rel=1e-6)

@@ -341,6 +341,87 @@ def test_few_seeds_cost_degrees_of_freedom():
     assert compare(cells["a"], cells["b"]) == pytest.approx(ttest_ind(a, b, equal_var=False).pvalue, rel=1e-6)
 
 
+# -- paired likelihoods ----------------------------------------------------------------------------------------------------------------
+
+
+def judged(model, nats, seed=0, test="t"):
+    """A record of a likelihood with its values for every held-out sample."""
+    made = likely(model, float(-nats.astype(np.float32).mean(dtype=float)), seed=seed)
+    content = {k: v for k, v in made.record.items() if k not in ("id", "timing", "schema")}
+    sd = float(nats.std(ddof=1)) / math.sqrt(len(nats))
+    row = content["results"][0] | {"n": len(nats)}
+    content["results"][0] = row | {"low": row["value"] - 1.959963984540054 * sd, "high": row["value"] + 1.959963984540054 * sd}
+    content["test"] = {"fingerprint": test}
+    return runs.make(content, {}, nats=nats)
+
+
+def test_likelihoods_of_the_same_samples_are_compared_pairwise():
+    from scipy.special import ndtr
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(0)
+    common = rng.normal(-90, 25, 400)  # some images are harder than others, for every model
+    a, b = common + rng.normal(0, 1, 400), common + rng.normal(-0.4, 1, 400)
+    (table, _) = derive([judged("a", a), judged("b", b)])
+    assert ranks(table) == {"a": (1, 1), "b": (2, 2)}
+    assert "paired by held-out sample" in to_markdown([table])
+    cells = {r.model: r.cells["nll"] for r in table.rows}
+    assert compare(cells["a"], cells["b"]) == pytest.approx(2 * ndtr(-abs(ttest_rel(a, b).statistic)), rel=1e-6)
+    (other, _) = derive([judged("a", a), judged("b", b, test="u")])  # of other held-out samples
+    assert ranks(other) == {"a": (1, 2), "b": (1, 2)}
+    assert "independent ones" in to_markdown([other])
+
+
+def test_paired_differences_that_are_noise_are_rarely_significant():
+    rng = np.random.default_rng(1)
+    false = 0
+    for _ in range(400):
+        common = rng.normal(-90, 25, 200)
+        (table, _) = derive([judged(m, common + rng.normal(0, 1, 200)) for m in "ab"])
+        false += ranks(table) != {"a": (1, 2), "b": (1, 2)}
+    assert 5 <= false <= 40  # 5 % of 400 are 20
+
+
+def test_seeds_count_in_a_paired_difference():
+    rng = np.random.default_rng(2)
+    common = rng.normal(-90, 25, 300)
+
+    def seeds(model, apart):
+        return [judged(model, common + shift + rng.normal(0, 0.1, 300), seed) for seed, shift in enumerate(apart)]
+
+    (near, _) = derive(seeds("a", (0.0, 0.01, -0.01)) + seeds("b", (-0.5, -0.51, -0.49)))
+    (far, _) = derive(seeds("a", (0.0, 1.0, -1.0)) + seeds("b", (-0.5, 0.5, -1.5)))
+    assert ranks(near) == {"a": (1, 1), "b": (2, 2)}
+    assert ranks(far) == {"a": (1, 2), "b": (1, 2)}  # retraining moves a model by more than the two are apart
+
+
+def test_log_likelihoods_lie_beside_their_record_and_are_checked(tmp_path):
+    made = judged("a", np.random.default_rng(0).normal(-90, 25, 50))
+    leaderboard.save(made, tmp_path)
+    (found,) = leaderboard.records(tmp_path)
+    assert found.id == made.id
+    assert np.array_equal(found.nats, made.nats.astype(np.float32))
+    path = tmp_path / "runs" / f"{made.id}.npy"
+    for broken, said in (
+        (found.nats[:-1], "float32 number for each"),
+        (found.nats + 1, "is not the record's nll"),
+        (np.full(50, np.nan, "f4"), "float32"),
+    ):
+        np.save(path, broken.astype(np.float32))
+        with pytest.raises(DataError, match=said):
+            leaderboard.records(tmp_path)
+    path.write_bytes(b"x")
+    with pytest.raises(DataError, match="not readable log-likelihoods"):
+        leaderboard.records(tmp_path)
+
+
+def test_a_model_without_a_finite_likelihood_has_no_file_beside_its_record(tmp_path):
+    leaderboard.save(
+        runs.make(record("a", 1.0).record | {"results": record("a", 1.0).record["results"]}, {}, nats=np.array([-np.inf, 1.0])), tmp_path
+    )
+    assert [p.suffix for p in (tmp_path / "runs").iterdir()] == [".json"]
+
+
 # -- rows ----------------------------------------------------------------------------------------------------------------------------
 
 
