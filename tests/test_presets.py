@@ -133,7 +133,7 @@ def test_clean_fid_from_folders(folders: tuple[Path, Path], weights_file: Path) 
 
     def features(x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return network((x - 128) / 128)[0]
+            return network.outputs((x - 128) / 128)[0]
 
     stats = []
     for folder in folders:

@@ -23,7 +23,7 @@ class Compiled(Network):
         self._convs, self._head = network._convs, network._head
         self._made: dict[tuple[int, str | None, bool], Any] = {}
 
-    def __call__(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
+    def outputs(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
         features, logits, *rest = self._results(x, inner, whole=True)
         return features, logits, next(iter(rest), None)
 
@@ -46,7 +46,7 @@ class Compiled(Network):
         from openvino import opset13 as ops
 
         x = ops.parameter([n, 3, SIZE, SIZE])
-        parts = super().__call__(x, inner) if whole else (super().inner(x, str(inner)),)
+        parts = super().outputs(x, inner) if whole else (super().inner(x, str(inner)),)
         model = openvino.Model([p for p in parts if p is not None], [x])
         return openvino.compile_model(
             model,

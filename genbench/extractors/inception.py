@@ -289,8 +289,9 @@ class Network:
         parts = x.split(STEM_IMAGES) if self._device == "cpu" else (x,)
         return torch.cat([self._run(part.contiguous(memory_format=torch.channels_last), STEM, "")[0] for part in parts])
 
-    def __call__(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
-        """Features, logits, and the map of the first branch of the block `inner`."""
+    def outputs(self, x: "torch.Tensor", inner: str | None = None) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]":
+        """Features, logits, and the map of the first branch of the block `inner`. A batch that the caller does not keep is let go after
+        the stem."""
         kept = None
         x = self._stem(x)  # (n, 192, 35, 35)
         for block, _, branches in BLOCKS:
@@ -342,7 +343,7 @@ def _network(path: Path, device: str) -> Network:
     # The names are those of the one published file. Another TorchScript could hold tensors of the same names and do something else.
     levels = np.random.default_rng(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
     with torch.inference_mode():
-        mine, theirs = network(torch.from_numpy(levels))[0], script.layers(torch.from_numpy(levels)).view(1, -1)
+        mine, theirs = network.outputs(torch.from_numpy(levels))[0], script.layers(torch.from_numpy(levels)).view(1, -1)
     if theirs.shape != mine.shape or float((mine - theirs).abs().max()) > 1e-3 * float(theirs.abs().max()):
         raise DataError(
             f"{path} is not the Inception network of FID: its features of one test image differ from those of the network "
@@ -384,7 +385,7 @@ class Inception:
         import torch
 
         with torch.inference_mode(), full_precision(self._device):
-            features, logits, _ = self._network(self._prepared(images))
+            features, logits, _ = self._network.outputs(self._prepared(images))
             return Outputs(features.cpu().numpy(), logits.cpu().numpy())
 
     def _prepared(self, images: NDArray[Any]) -> "torch.Tensor":

@@ -85,7 +85,7 @@ class InceptionSpatial(inception.Inception):
         import torch
 
         with torch.inference_mode(), full_precision(self._device):
-            features, logits, places = self._network(self._prepared(images), BLOCK)
+            features, logits, places = self._network.outputs(self._prepared(images), BLOCK)
             assert places is not None
             return Outputs(features.cpu().numpy(), logits.cpu().numpy()), _rows(places)
 
