@@ -641,7 +641,7 @@ CASES = (
             inputs(n),
             {peer: goal},
             {peer: tolerance},
-            memory={peer: 2},
+            memory={peer: 2} if n < 100 else {},
             bound=MEMORY,
             commands=whole(peer, n),
             long=n > 100,

@@ -87,15 +87,16 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
         return raw, Undefined(f"the jackknife needs at least {BLOCKS} samples on each side, found {smallest}")
 
     known = [x for x in (gen, ref) if isinstance(x, Features)]
-    moments: list[Moments | Features]
-    left_out: list[list[Moments | Features]]
-    if smallest <= d:  # singular: distances come from the rows, moments are never formed
-        moments = [gen, ref]
-        left_out = [[without_rows(x, b, BLOCKS) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(BLOCKS)]
-    else:
+    moments: list[Moments | Features] = [gen, ref]
+    parts: dict[int, list[Moments]] = {}
+    if smallest > d:  # else singular: distances come from the rows, moments are never formed
         parts = {id(x): block_moments(x, BLOCKS) for x in known}
         moments = [Moments.merge(parts[id(x)]) if isinstance(x, Features) else x for x in (gen, ref)]
-        left_out = [[without(parts[id(x)], b) if isinstance(x, Features) else x for x in (gen, ref)] for b in range(BLOCKS)]
+
+    def left(b: int) -> float:
+        """The distance without a block. Only its own moments are held: a covariance of 2,048 features takes 32 MB."""
+        g, r = (x if isinstance(x, Moments) else without(parts[id(x)], b) if parts else without_rows(x, b, BLOCKS) for x in (gen, ref))
+        return frechet(g, r, lambda: rows(b))
 
     def rows(b: int | None = None) -> tuple[Features | Moments, Features | Moments]:
         g, r = (x if b is None or isinstance(x, Moments) else without_rows(x, b, BLOCKS) for x in (gen, ref))
@@ -105,7 +106,8 @@ def fid(ref: Features | Moments, gen: Features | Moments) -> tuple[Outcome, Outc
     if not isfinite(value):
         why = Undefined(f"the features are too large for float64: the distance overflows to {value}; rescale them")
         return why, why
-    rest = sum(frechet(g, r, lambda b=b: rows(b)) for b, (g, r) in enumerate(left_out)) / BLOCKS  # type: ignore[misc]
+    rest = sum(map(left, range(BLOCKS))) / BLOCKS
+    parts.clear()
     plain, point = value, value - (BLOCKS - 1) * (rest - value)
     value = max(value, 0.0)
     if smallest <= d:
