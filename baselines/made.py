@@ -84,7 +84,7 @@ VARIANTS = {
     },
 }
 BUDGETS = {
-    "mnist-dynbin": {"1min": {"steps": 2500}, "5min": {}, "20min": {"steps": 46_000, "dropout": 0.1}},
+    "mnist-dynbin": {"1min": {"steps": 2500}, "5min": {}, "20min": {"steps": 48_000}},
     "mnist-dynbin:fvsbn": {"1min": {"steps": 6000}, "5min": {}},
     "mnist-dynbin:orders": {"1min": {"steps": 2000}, "5min": {}},
 }
