@@ -34,7 +34,7 @@ def kid(ref: Features, gen: Features, *, subsets: int = 0, subset_size: int = 10
     Interval: the variance of a two-sample U-statistic. With r_i and c_i the row means of the kernel matrices within and across,
     v1 = 4 Var(r − c)/n + 4 Var(r' − c')/m, v2 = 2 h_x/(n(n−1)) + 2 h_y/(m(m−1)) + 4 h_xy/(n m) with h the mean squares of the doubly
     centred kernels (the part that is left where the laws are equal). The ends are those of a square plus noise (`numerics.mmd_interval`):
-    normal far from equality, where v1 rules, and right at equality, where v2 does. For d² < n + m (3 d² for float32 features of 64 or
+    normal far from equality, where v1 rules, and right at equality, where v2 does. For d² < n + m (2 d² for float32 features of 64 or
     more dimensions) the sums come from the first three moments, in time linear in n, v1 from at most 8,192 rows of a side and v2 from
     at most 2,048.
 
@@ -110,7 +110,7 @@ def _projected(x: Float, y: Float, degree: int) -> tuple[float, float, float, Fl
     """The U-statistic, the mean kernels within x and within y, r − c of rows of x and of y (mean kernel within the own side, without
     itself, less that to the other), and the sums over all pairs where these were taken."""
     n, m, d = len(x), len(y), x.shape[1]
-    cheap = 3 if d >= 64 and x.dtype == y.dtype == np.float32 else 1  # products of pairs are float32 then; measured
+    cheap = 2 if d >= 64 and x.dtype == y.dtype == np.float32 else 1  # products of pairs are float32 then; measured
     if degree != 3 or cheap * d * d >= n + m:  # for such d the pairs cost less than the third moments
         within_x, within_y, across = sums = _pairs(x, y, degree)
         rx, ry = within_x.rows / (n - 1), within_y.rows / (m - 1)
