@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.errors import DataError, near_miss
 from genbench.estimate import Better, Bound, Estimate
-from genbench.extractor import RUNTIMES, runtime_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,6 +139,8 @@ def _cpu() -> str:
 def environment(device: str) -> dict[str, Any]:
     """What the numbers were made with: versions, commit, processor, device, threads."""
     import torch
+
+    from genbench.extractor import RUNTIMES, runtime_version
 
     packages: dict[str, str | None] = {}
     for name in _PACKAGES:
