@@ -673,28 +673,6 @@ for build in (broken, codings, sizes, specials, names, folders, archives, array_
 # -- the tools ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_weights(path: Path) -> None:
-    """Random Inception weights in the file that pytorch-fid and clean-fid look for: He's variance, so that no layer dies out."""
-    from unittest import mock
-
-    import torch
-    from pytorch_fid import inception
-
-    with mock.patch.object(inception, "load_state_dict_from_url", return_value={}), mock.patch.object(torch.nn.Module, "load_state_dict"):
-        net = inception.fid_inception_v3()
-    generator = torch.Generator().manual_seed(0)
-    state = net.state_dict()
-    for name, value in state.items():
-        if value.ndim == 4:
-            state[name] = torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
-        elif name.endswith(("running_var", "bn.weight")):
-            state[name] = 0.5 + torch.rand(value.shape, generator=generator)
-        elif value.is_floating_point():
-            state[name] = torch.randn(value.shape, generator=generator) * 0.1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
-
-
 Score = Callable[[str, str, tuple[str, ...]], tuple[float, str]]
 """(samples, reference, more flags) -> the number and what was said beside it."""
 
@@ -949,7 +927,9 @@ def measure(tools: Sequence[str], only: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="robust") as temporary:
         root = Path(temporary)
-        make_weights(root / "torch" / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth")
+        from speed import CHECKPOINT, random_weights
+
+        random_weights(root / CHECKPOINT, 0.1)
         reference = root / "reference"
         write(reference, REFERENCE)
         for tool in tools:
