@@ -26,6 +26,7 @@ import io
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -298,10 +299,18 @@ def _row(key: tuple[str, str], runs: Sequence[Run], several: bool, failures: Seq
         parameters=baseline.get("parameters"),
         seconds=math.fsum(seconds) / len(seconds) if seconds else None,
         cells=cells,
-        notes=tuple(dict.fromkeys(note for r in runs for note in (r.record["subject"].get("baseline") or {}).get("notes", ()))),
+        notes=_said([(r.record["subject"].get("baseline") or {}).get("notes", ()) for r in runs]),
         speed=math.fsum(speeds) / len(speeds) if speeds else None,
         nfe=baseline.get("nfe"),
     )
+
+
+def _said(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The notes of all seeds, each once; of those that differ in their numbers alone the first, and that there are others."""
+    alike: dict[str, list[str]] = {}
+    for note in (note for each in notes for note in each):
+        alike.setdefault(re.sub(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", "#", note), []).append(note)
+    return tuple(same[0] + (" (of one seed, others like it)" if len(set(same)) > 1 else "") for same in alike.values())
 
 
 def _estimator(run: Run, row: dict[str, Any]) -> str | None:

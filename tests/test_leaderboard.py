@@ -607,6 +607,15 @@ def test_tables_are_shown_with_their_notes(tmp_path, capsys):
     assert "[0.900, 1.100]" in out or "[0.90, 1.10]" in out
 
 
+def test_notes_of_seeds_that_differ_in_numbers_alone_are_shown_once():
+    found = [
+        record("rbm", 1.0 + seed, seed=seed, notes=[f"log Z by AIS: SE 0.00{seed} nats", "one text", f"kind {name}"])
+        for seed, name in enumerate("aab")
+    ]
+    (row,) = derive(found)[0].rows
+    assert row.notes == ("log Z by AIS: SE 0.000 nats (of one seed, others like it)", "one text", "kind a", "kind b")
+
+
 def test_the_projects_own_tables_agree_with_their_records():
     if leaderboard.home().is_dir():
         assert leaderboard.check(leaderboard.home()) == []
