@@ -15,7 +15,7 @@ entropy 0.04 nats; 300 steps, 34 CPU-seconds, 0.12. Drawing 10,000 samples takes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log, pi
 from pathlib import Path
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from genbench import training
 from genbench.errors import UsageError
-from genbench.models import TrainingData
+from genbench.models import TrainingData, generator
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,7 @@ class Config(training.Config):
         anneal: moves of a sample's chain, along p^β for the first half of which β rises from 0.
         ridge: weight of the mean square of f, which keeps it in range where moves are not refused.
         grid: points per axis of the quadrature, over ±8 s.
+        conditional: on the class: f has an output for every class.
     """
 
     width: int = 128
@@ -68,6 +69,7 @@ class Config(training.Config):
     anneal: int = 600
     ridge: float = 0.0
     grid: int = 3001
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,6 +103,7 @@ RECIPES = {
         ridge=1e-3,
     ),
 }
+VARIANTS = {"conditional": {"digits": replace(RECIPES["digits"], conditional=True)}}
 BUDGETS = {"vectors": {"1min": {}, "5min": {"steps": 4000}}}
 SMOKE = {
     "vectors": Config(steps=100, batch=128, lr=1e-2, width=16, depth=1, moves=4, length=0.5, anneal=60, grid=401, base=1.5),
@@ -120,10 +123,11 @@ SMOKE = {
         ridge=1e-3,
     ),
 }
+SMOKE["images:conditional"] = replace(SMOKE["images"], conditional=True)
 
 
-def network(dims: int, config: Config) -> "nn.Module":
-    """f: rows (n, D), standardised, to (n,)."""
+def network(dims: int, config: Config, classes: int) -> "nn.Module":
+    """f: rows (n, D), standardised, and classes (n, C) to (n,)."""
     import torch
     from torch import nn
     from torch.nn.functional import silu
@@ -134,14 +138,15 @@ def network(dims: int, config: Config) -> "nn.Module":
             count = config.width // 2 if config.fourier else 0
             self.register_buffer("frequencies", 2 * pi * config.fourier * torch.randn(dims, count))
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([dims + 2 * count, *[config.width] * config.depth]))
-            self.last = nn.Linear(config.width, 1)
+            self.last = nn.Linear(config.width, max(1, classes))
 
-        def forward(self, x: "Tensor") -> "Tensor":
+        def forward(self, x: "Tensor", condition: "Tensor | None" = None) -> "Tensor":
             angles = x @ self.frequencies
             h = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=1)
             for layer in self.layers:
                 h = silu(layer(h))
-            return self.last(h)[:, 0].float()
+            f = self.last(h).float()
+            return f[:, 0] if condition is None else (f * condition).sum(dim=1)
 
     return Energy()
 
@@ -151,7 +156,7 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        return network(int(np.prod(shape)), config)
+        return network(int(np.prod(shape)), config, len(constants.get("classes", ())))
 
     @property
     def bound(self) -> str | None:
@@ -212,7 +217,7 @@ class Model(training.GreyModel):
 
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            f = self.net(x)
+            f = self.net(x, self.condition)
             total = beta * f + self.log_base(x)
             (gradient,) = torch.autograd.grad(total.sum(), x)
         return f.detach(), total.detach(), gradient
@@ -263,22 +268,28 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     import torch
     from torch import nn
 
+    if config.conditional and not data.images:
+        raise UsageError("conditional energies are those of images: of vectors there would be one log Z per class; leave it off")
     constants = training.grey_constants(data) if data.images else training.standard_constants(data)
+    constants |= training.class_constants(data) if config.conditional else {}
     notes = () if config.exact else (f"samples of a chain of {config.anneal} moves with {config.noise:g} of the noise, not of exp(f)",)
     model = Model.new(config, data.shape, constants, seed=seed, notes=notes)
     optimiser = torch.optim.Adam(model.net.parameters(), lr=config.lr, betas=(0.5, 0.99), fused=True)
     chains = nn.Module()
     start = config.base * torch.randn(config.batch, model.dims, generator=training.torch_generator(seed, 9))
     chains.register_buffer("x", start.to(model.device))
+    drawn = generator(seed, 10).choice(constants["classes"], config.batch, p=constants["shares"]) if config.conditional else None
+    started = model.given(drawn)  # a chain is of one class
 
     def step(now: training.Step) -> dict[str, Any]:
         real = model.into(now.x)
         if not config.persistent:
             chains.x = config.base * torch.randn_like(chains.x)
-        chains.x = model.chain(chains.x, config.moves)
+        chains.x = started.chain(chains.x, config.moves)
         if "values" in constants:  # as in Du & Mordatch: data with a little noise, of the width of the chains' own
             real = real + 0.03 * torch.randn_like(real)
-        up, down = model.net(torch.cat([real, chains.x])).split([len(real), len(chains.x)])
+        told = [c for m in (model.given(now.labels), started) if (c := m.condition) is not None]
+        up, down = model.net(torch.cat([real, chains.x]), torch.cat(told) if told else None).split([len(real), len(chains.x)])
         gap = up.mean() - down.mean()
         now.update(-gap + config.ridge * (up.square().mean() + down.square().mean()))
         return {"gap": gap}

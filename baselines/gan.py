@@ -53,6 +53,7 @@ class Config(adversarial.Config):
         norm: in G: "none", "batch", or "virtual": by the statistics of a fixed batch.
         spectral: spectral norm on every layer of D.
         minibatch: kernels of minibatch discrimination in D.
+        conditional: on the class: G and D are told it, as further coordinates or as channels that are constant over the image.
     """
 
     latent: int = 16
@@ -62,6 +63,7 @@ class Config(adversarial.Config):
     norm: str = "none"
     spectral: bool = False
     minibatch: int = 0
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +105,7 @@ VARIANTS = {
         "vectors": replace(_STABLE, r2=0.003),
         "mnist": replace(_IMAGES, loss="relativistic", r1=1.0, r2=1.0, norm="none", betas=(0.0, 0.9), ema=0.999),
     },
+    "conditional": {key: replace(RECIPES[key], conditional=True) for key in ("digits", "mnist", "cifar10")},
 }
 BUDGETS = {
     "vectors": {"1min": {"steps": 5000}, "5min": {}, "20min": {"steps": 56_000}},
@@ -112,6 +115,9 @@ BUDGETS = {
 SMOKE = {
     "vectors": Config(steps=60, batch=64, lr=1e-3, width=16, depth=1, loss="relativistic", r1=0.1, r2=0.1),
     "images": Config(steps=30, batch=32, lr=1e-3, width=8, latent=8, norm="batch", spectral=True, loss="hinge", ema=0.9),
+    "images:conditional": Config(
+        steps=30, batch=32, lr=1e-3, width=8, latent=8, norm="batch", spectral=True, loss="hinge", conditional=True
+    ),
     "images:improved": Config(steps=20, batch=32, width=8, latent=8, norm="virtual", minibatch=4, history=0.01, smoothing=0.1, packing=2),
 }
 
@@ -119,8 +125,8 @@ SMOKE = {
 # -- nets ----------------------------------------------------------------------------------------------------------------------------
 
 
-def generator_net(config: Config, shape: tuple[int, ...]) -> "nn.Module":
-    """G: latents (n, k) to (n, *shape), of images in (−1, 1)."""
+def generator_net(config: Config, shape: tuple[int, ...], classes: int) -> "nn.Module":
+    """G: latents (n, k), with the class beside them (n, k + C), to (n, *shape), of images in (−1, 1)."""
     import torch
     from torch import nn
     from torch.nn.functional import interpolate
@@ -133,14 +139,16 @@ def generator_net(config: Config, shape: tuple[int, ...]) -> "nn.Module":
     class Generator(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("reference", torch.randn(REFERENCE if config.norm == "virtual" else 0, config.latent))
+            count, inputs = REFERENCE if config.norm == "virtual" else 0, config.latent + classes
+            one_hot = torch.eye(classes)[torch.arange(count) % max(1, classes)] if classes else torch.empty(count, 0)
+            self.register_buffer("reference", torch.cat([torch.randn(count, config.latent), one_hot], dim=1))
             if len(shape) == 1:
-                sizes = [config.latent, *[config.width] * config.depth]
+                sizes = [inputs, *[config.width] * config.depth]
                 self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
                 self.last: nn.Module = nn.Linear(config.width, shape[0])
             else:
                 sizes = [4 * config.width, 2 * config.width, config.width]
-                self.seed = nn.Linear(config.latent, sizes[0] * ceil(shape[1] / 4) * ceil(shape[2] / 4))
+                self.seed = nn.Linear(inputs, sizes[0] * ceil(shape[1] / 4) * ceil(shape[2] / 4))
                 self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
                 self.last = nn.Conv2d(sizes[-1], shape[0], 3, padding=1)
             self.norms = nn.ModuleList(norm(size) for size in sizes[1 if len(shape) == 1 else 0 :])
@@ -212,7 +220,13 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        return generator_net(config, shape)
+        return generator_net(config, shape, len(constants.get("classes", ())))
+
+    def told(self, z: "Tensor") -> "Tensor":
+        """Latents with the class beside them, where there is one."""
+        import torch
+
+        return z if self.condition is None else torch.cat([z, self.condition], dim=1)
 
     def real(self, x: "Tensor") -> "Tensor":
         """Samples as G makes them: standardised vectors, grey values' ranks from −1 to 1."""
@@ -225,7 +239,7 @@ class Model(training.GreyModel):
 
     def decode(self, z: "Tensor", *, whole: bool = True) -> NDArray[Any]:
         """Latents (n, k) to samples; whole: round."""
-        y = self.net(z.to(self.device))
+        y = self.net(self.told(z.to(self.device)))
         if "values" in self.constants:
             ranks = (y + 1) / 2 * (self.levels - 1)
             return self.greys(ranks.round().long()) if whole else self.between(ranks)
@@ -240,12 +254,15 @@ class Model(training.GreyModel):
         """n pairs of neighbours on random paths through the latent space; see `models.latent_neighbours`."""
         import torch
 
+        labels, sides = self.sample_labels(n, seed=seed), []
         with torch.no_grad():
-            a, b = (
-                np.concatenate([self.decode(part, whole=False) for part in torch.from_numpy(z).float().split(self.SHARD)])
-                for z in latent_neighbours(n, self.config.latent, step, seed=seed)
-            )
-        return a, b
+            for z in latent_neighbours(n, self.config.latent, step, seed=seed):
+                parts = []
+                for a in range(0, n, self.SHARD):
+                    told = self.given(None if labels is None else labels[a : a + self.SHARD])
+                    parts.append(told.decode(torch.from_numpy(z[a : a + self.SHARD]).float(), whole=False))
+                sides.append(np.concatenate(parts))
+        return sides[0], sides[1]
 
 
 def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = None) -> Model:
@@ -253,17 +270,27 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     import torch
 
     constants = training.grey_constants(data) if data.images else training.standard_constants(data)
+    constants |= training.class_constants(data) if config.conditional else {}
+    count = len(constants.get("classes", ()))
     notes = {"none": (), "batch": ("batch norm by statistics of 4,096 latents",), "virtual": (f"virtual batch norm, {REFERENCE} latents",)}
     model = Model.new(config, data.shape, constants, seed=seed, notes=notes[config.norm])
     with training.seeded(seed, 7):
-        critic = critic_net(config, data.shape).to(model.device)
+        critic = critic_net(config, (data.shape[0] + count, *data.shape[1:])).to(model.device)
     turns = adversarial.Turns(config, model.net, critic)
 
+    def shown(x: "Tensor", told: Model) -> "Tensor":
+        """Packs as D sees them: with the class of every sample."""
+        if told.condition is not None:
+            planes = told.condition.reshape(len(x), count, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+            x = torch.cat([x, planes], dim=1)
+        return turns.packed(x)
+
     def fakes(now: training.Step) -> "Tensor":
-        return turns.packed(model.net(torch.randn(len(now.x), config.latent, device=now.x.device)).float())
+        told = model.given(now.labels)
+        return shown(model.net(told.told(torch.randn(len(now.x), config.latent, device=now.x.device))).float(), told)
 
     def step(now: training.Step) -> dict[str, Any]:
-        x, fake = turns.packed(model.real(now.x)), fakes(now).detach()
+        x, fake = shown(model.real(now.x), model.given(now.labels)), fakes(now).detach()
         critic_loss = turns.critic_loss(x, fake)
         turns.update(now, "critic", critic_loss)
         if (now.i + 1) % config.critic_steps:
@@ -275,5 +302,7 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     how = {"modules": turns.parts, "optimisers": turns.optimisers, "average": ["generator"]}
     fitted = training.fit(step, config, data, seed=seed, out=out, **how)
     rngs = (training.torch_generator(seed, 8, k) for k in range(16))
-    adversarial.settle(model.net, (torch.randn(256, config.latent, generator=rng).to(model.device) for rng in rngs))
+    latents = (torch.randn(256, config.latent, generator=rng).to(model.device) for rng in rngs)
+    classes = (model.given(model.sample_labels(256, seed=seed, start=256 * k)) for k in range(16))
+    adversarial.settle(model.net, (told.told(z) for told, z in zip(classes, latents, strict=True)))
     return model.trained(fitted)

@@ -7,7 +7,7 @@ form of the covariances and s are chosen on held-out data, with restarts. Vector
 the dataset's grey values, each Gaussian's mass on a grey value being Φ((v + ½ − μ)/σ) − Φ((v − ½ − μ)/σ), the two edge values open to
 infinity, so that p sums to exactly one over all images; sampling rounds and clips the Gaussian draw, which is the same law. (A mixture on
 uniformly dequantised digits reached −125 nats on the test split, this form −99.7: grey values pile up at 0, which no Gaussian follows.)
-Can: sample; log p exact (mass for images, density for vectors).
+Can: sample; log p exact (mass for images, density for vectors). gmm:conditional has a mixture for every class.
 
     genbench bench quick --only gmm
 
@@ -16,7 +16,7 @@ Time: about a second on the toys and digits, half a minute on MNIST.
 
 import itertools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from genbench import models
 from genbench.errors import DataError, UsageError
-from genbench.models import TrainingData, generator, levels, to_levels
+from genbench.models import TrainingData, generator, levels, read_all, to_levels
 
 FAMILY = "classical"
 SUMMARY = "Gaussian mixture by EM, size chosen on held-out data"
@@ -45,6 +45,7 @@ class Config(models.Config):
         steps: most EM steps per run.
         samples: most training samples that are used; a seeded choice where there are more.
         held_out: most held-out samples that choose.
+        conditional: on the class: a mixture of its own for every class, chosen among the same candidates.
     """
 
     components: tuple[int, ...] = (1, 4, 8, 16, 25, 32)
@@ -55,6 +56,7 @@ class Config(models.Config):
     steps: int = 300
     samples: int = 10_000
     held_out: int = 1000
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         if not self.components or min(self.components) < 1:
@@ -74,13 +76,24 @@ RECIPES = {
 }
 
 
+VARIANTS = {
+    "conditional": {
+        "digits": replace(RECIPES["digits"], components=(1, 2, 4, 8), conditional=True),
+        "images": replace(RECIPES["images"], components=(5, 20), conditional=True),
+    }
+}
+
+
+SMOKE = {"images:conditional": Config(components=(1, 4), covariances=("diag",), shrink=(0.3,), floor=0.005, restarts=1, conditional=True)}
+
+
 class Model(models.ArrayModel):
     """A mixture of Gaussians.
 
     Args:
         config: the settings.
         arrays: weights (K,), means (K, D), sds (K, D) or factors (K, D, D) with Σ = F Fᵀ lower triangular, values (L,) grey values (empty
-            for vectors).
+            for vectors); of a conditional one labels (K,), the class of every component.
         shape: of one sample.
     """
 
@@ -88,10 +101,17 @@ class Model(models.ArrayModel):
     def bound(self) -> str:
         return "exact"
 
+    def _components(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        cumulative = np.cumsum(self._arrays["weights"])
+        return np.minimum(np.searchsorted(cumulative / cumulative[-1], rng.random(self.SHARD), side="right"), len(cumulative) - 1)
+
+    def shard_labels(self, index: int, seed: int) -> NDArray[np.int64] | None:
+        labels = self._arrays.get("labels")
+        return None if labels is None else labels[self._components(generator(seed, index))]
+
     def shard(self, index: int, seed: int) -> NDArray[Any]:
         a, rng = self._arrays, generator(seed, index)
-        cumulative = np.cumsum(a["weights"])
-        k = np.minimum(np.searchsorted(cumulative / cumulative[-1], rng.random(self.SHARD), side="right"), len(cumulative) - 1)
+        k = self._components(rng)
         noise = rng.standard_normal((self.SHARD, self.dims))
         x = a["means"][k] + (a["sds"][k] * noise if "sds" in a else np.einsum("nij,nj->ni", a["factors"][k], noise))
         if not len(a["values"]):
@@ -152,11 +172,42 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     """
     if data.images and "full" in config.covariances:
         raise UsageError("images take covariances=('diag',): a full Gaussian has no exact mass on grey values")
+    if config.conditional:
+        return _by_class(config, data, seed)
     fit, valid = data.fit_and_valid(seed=seed)
+    values = levels(np.concatenate([fit, valid])) if data.images else np.empty(0, np.uint8)
+    return _fitted(config, data, values, fit, valid, seed)
+
+
+def _by_class(config: Config, data: TrainingData, seed: int) -> Model:
+    """A mixture for every class, weighed by the classes' shares of the training split."""
+    if data.train.labels is None:
+        raise DataError(f"{data.name} has no labels, which a conditional mixture needs; give some, or leave gmm:conditional out")
+    rows, labels = read_all(data.train), np.asarray(data.train.labels)
+    values = levels(rows) if data.images else np.empty(0, np.uint8)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise DataError(f"{data.name}: at least 2 training samples of every class are needed, class {classes[counts.argmin()]} has one")
+    parts = []
+    for y in classes:
+        own = rows[labels == y]
+        order = generator(seed, 4, int(y)).permutation(len(own))
+        held = max(1, round(0.1 * len(own)))
+        parts.append(_fitted(config, data, values, own[np.sort(order[held:])], own[np.sort(order[:held])], seed))
+    shares, each = counts / counts.sum(), [part.arrays() for part in parts]
+    merged = {key: np.concatenate([a[key] for a in each]) for key in each[0] if key not in ("weights", "values")}
+    merged["weights"] = np.concatenate([share * a["weights"] for share, a in zip(shares, each, strict=True)])
+    merged["labels"] = np.repeat(classes.astype(np.int64), [len(a["weights"]) for a in each])
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    chosen = {str(y): part.chosen for y, part in zip(classes, parts, strict=True)}
+    return Model(config, merged | {"values": each[0]["values"]}, data.shape, notes=notes, chosen=chosen)
+
+
+def _fitted(config: Config, data: TrainingData, values: NDArray[np.uint8], fit: NDArray[Any], valid: NDArray[Any], seed: int) -> Model:
+    """The best candidate on `valid` of those fitted to `fit`."""
     rng = generator(seed, 2)
     rows = fit[np.sort(rng.permutation(len(fit))[: config.samples])]
     held = valid[np.sort(rng.permutation(len(valid))[: config.held_out])]
-    values = levels(np.concatenate([fit, valid])) if data.images else np.empty(0, np.uint8)
     flat = rows.reshape(len(rows), -1)
     z = to_levels(flat, values).astype(np.float64) if data.images else flat
     variance = z.var(axis=0)

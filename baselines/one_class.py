@@ -56,4 +56,4 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     items = read_all(data.train)[labels == config.label]
     if len(items) == 0:
         raise DataError(f"{data.name} has the labels {np.unique(labels).tolist()[:20]}, found no {config.label}; choose one of them")
-    return Model(config, items, data.shape)
+    return Model(config, items, data.shape, None if data.train.labels is None else labels[labels == config.label])

@@ -18,7 +18,7 @@ images seen, 400 steps of 50 of 6 layers of 32 were at 104.8 and 1,000 of 20 at 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Config(training.Config):
         head: "categorical", or "logistic" for a mixture of discretised logistics (patch 1).
         components: of the mixture.
         temperature: of sampling: divides the categorical's or the mixture's logits, and the logistics' scales are multiplied by it.
+        conditional: on the class: what the gates are given has a bias of its own for every class (eq. 4).
     """
 
     patch: int = 1
@@ -63,6 +64,7 @@ class Config(training.Config):
     head: str = "categorical"
     components: int = 5
     temperature: float = 1.0
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,12 +87,16 @@ RECIPES = {
         head="logistic", components=10, channels=128, layers=8, reach=2, steps=30_000, batch=64, lr=1e-3, ema=0.9995, bf16=True
     ),
 }
+VARIANTS = {"conditional": {key: replace(config, conditional=True) for key, config in RECIPES.items() if key != "mnist-dynbin"}}
 BUDGETS = {
     "mnist-dynbin": {"1min": {"channels": 32, "layers": 3, "steps": 2200}, "5min": {}, "20min": {"layers": 6, "steps": 16_000}},
     "mnist": {"1min": {"steps": 600}, "5min": {}, "20min": {"steps": 12_000}},
     "cifar10": {"20min": {}},
 }
-SMOKE = {"images": Config(channels=8, layers=2, steps=60, batch=50, lr=1e-2)}
+SMOKE = {
+    "images": Config(channels=8, layers=2, steps=60, batch=50, lr=1e-2),
+    "images:conditional": Config(channels=8, layers=2, steps=60, batch=50, lr=1e-2, conditional=True),
+}
 
 
 def gate(x: "Tensor") -> "Tensor":
@@ -101,8 +107,8 @@ def gate(x: "Tensor") -> "Tensor":
     return (2 * torch.sigmoid(2 * f) - 1) * torch.sigmoid(g)
 
 
-def network(inputs: int, height: int, width: int, config: Config, outputs: int) -> "nn.Module":
-    """Patches (n, c p², H, W) to parameters (n, outputs, H, W), each of which sees the patches before its own."""
+def network(inputs: int, height: int, width: int, config: Config, outputs: int, classes: int) -> "nn.Module":
+    """Patches (n, c p², H, W) to parameters (n, outputs, H, W), each of which sees the patches before its own and the class."""
     import torch
     from torch import nn
     from torch.nn.functional import pad
@@ -118,9 +124,14 @@ def network(inputs: int, height: int, width: int, config: Config, outputs: int) 
             self.across = nn.Conv2d(2 * size, 2 * size, 1)
             self.horizontal = nn.Conv2d(size, 2 * size, (1, k + 1))  # the own column and those before
             self.out = nn.Conv2d(size, size, 1)
+            self.told = nn.Linear(classes, 2 * size, bias=False) if classes else None
 
-        def forward(self, v: "Tensor", h: "Tensor") -> "tuple[Tensor, Tensor]":
-            above = self.vertical(pad(v, (k, k, k, 0)))
+        def seen(self, v: "Tensor", condition: "Tensor | None") -> "Tensor":
+            above = self.vertical(v)
+            return above if self.told is None or condition is None else above + self.told(condition)[:, :, None, None]
+
+        def forward(self, v: "Tensor", h: "Tensor", condition: "Tensor | None") -> "tuple[Tensor, Tensor]":
+            above = self.seen(pad(v, (k, k, k, 0)), condition)
             h = h + self.out(gate(self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)))
             return v + gate(above), h
 
@@ -133,14 +144,14 @@ def network(inputs: int, height: int, width: int, config: Config, outputs: int) 
             self.layers = nn.ModuleList(Layer() for _ in range(config.layers))
             self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(size, 2 * size, 1), nn.ReLU(), nn.Conv2d(2 * size, outputs, 1))
 
-        def forward(self, x: "Tensor") -> "Tensor":
+        def forward(self, x: "Tensor", condition: "Tensor | None") -> "Tensor":
             v = self.above(pad(x, (first, first, first, 0))[:, :, :-1]) + self.place[0]
             h = self.before(pad(x, (first, 0, 0, 0))[:, :, :, :-1]) + self.place[1]
             for layer in self.layers:
-                v, h = layer(v, h)
+                v, h = layer(v, h, condition)
             return self.head(h)
 
-        def walk(self, x: "Tensor", choose: "Any") -> None:
+        def walk(self, x: "Tensor", choose: "Any", condition: "Tensor | None") -> None:
             """Fill x patch by patch, each feature computed once: choose(row, column, parameters (n, outputs)) gives a patch (n, c p²)."""
             n = len(x)
             canvas = pad(x, (first, first, first, 0))
@@ -150,7 +161,7 @@ def network(inputs: int, height: int, width: int, config: Config, outputs: int) 
                 across = []
                 for layer, kept in zip(self.layers, vs, strict=True):
                     kept[:, :, r + k, k : k + width] = v[:, :, 0]
-                    above = layer.vertical(kept[:, :, r : r + k + 1])
+                    above = layer.seen(kept[:, :, r : r + k + 1], condition)
                     across.append(layer.across(above))
                     v = v + gate(above)
                 hs = [x.new_zeros(n, size, 1, width + k) for _ in self.layers]
@@ -184,7 +195,7 @@ class Model(training.GreyModel):
             )
         # Of a logistic component: weight, mean, log scale, and how its mean moves with every channel before.
         outputs = values ** (c * p * p) - 1 if config.head == "categorical" else c * config.components * (3 + c - 1)
-        return network(c * p * p, h // p, w // p, config, outputs)
+        return network(c * p * p, h // p, w // p, config, outputs, len(constants.get("classes", ())))
 
     @property
     def parts(self) -> NDArray[np.int64]:
@@ -197,7 +208,7 @@ class Model(training.GreyModel):
         from torch.nn.functional import pixel_unshuffle
 
         patches = pixel_unshuffle(self.ranks(x), self.config.patch)  # (n, c p², H, W)
-        out = self.net(self.scaled(patches)).float().permute(0, 2, 3, 1)  # (n, H, W, outputs)
+        out = self.net(self.scaled(patches), self.condition).float().permute(0, 2, 3, 1)  # (n, H, W, outputs)
         if self.config.head == "categorical":
             return densities.categorical(out, self.joined(patches)).flatten(1)
         channels = patches.permute(0, 2, 3, 1)  # (n, H, W, c)
@@ -233,7 +244,7 @@ class Model(training.GreyModel):
                 ranks[:, channel] = densities.draw_logistic_mixture(*cool, u[row, column, channel], v[row, column, channel], self.levels)
             return self.scaled(ranks)
 
-        self.net.walk(x, choose)
+        self.net.walk(x, choose, self.condition)
         return self.greys(pixel_shuffle(torch.round(x * (self.levels - 1)).long(), p))
 
 
@@ -246,11 +257,12 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     """
     import torch
 
-    model = Model.new(config, data.shape, training.grey_constants(data), seed=seed)
+    constants = training.grey_constants(data) | (training.class_constants(data) if config.conditional else {})
+    model = Model.new(config, data.shape, constants, seed=seed)
     optimiser = torch.optim.Adam(model.net.parameters(), lr=config.lr, fused=True)
 
     def step(now: training.Step) -> dict[str, Any]:
-        loss = -model.conditionals_rows(now.x).sum(dim=1).mean()
+        loss = -model.given(now.labels).conditionals_rows(now.x).sum(dim=1).mean()
         now.update(loss)
         return {"nats": loss}
 

@@ -13,7 +13,7 @@ split, with it 1,500 steps 89.6.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,12 @@ RECIPES = {
     "vectors": Config(steps=3000, batch=256, lr=1e-3),
     "digits": Config(layers=6, hidden=(256,), dropout=0.3, steps=1500),
 }
-SMOKE = {"images": Config(steps=60, hidden=(32,), lr=1e-2, draws=4), "vectors": Config(steps=60, hidden=(32,), lr=1e-2)}
+VARIANTS = {"conditional": {"digits": replace(RECIPES["digits"], conditional=True)}}
+SMOKE = {
+    "images": Config(steps=60, hidden=(32,), lr=1e-2, draws=4),
+    "images:conditional": Config(steps=60, hidden=(32,), lr=1e-2, draws=4, conditional=True),
+    "vectors": Config(steps=60, hidden=(32,), lr=1e-2),
+}
 
 
 class Model(flows.Model):

@@ -42,4 +42,4 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     """
     if data.test is None:
         raise DataError(f"test_set needs a test split, {data.name} has none; give one, or leave test_set out")
-    return Model(config, read_all(data.test), data.shape)
+    return Model(config, read_all(data.test), data.shape, data.test.labels)

@@ -25,7 +25,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,7 @@ class Config(training.Config):
         dropout: in the hidden layers.
         draws: k of log_prob's bound.
         mixture: logistics per pixel, above 32 grey values.
+        conditional: on the class, which the decoder is told beside z; q(z | x) does without.
     """
 
     latent: int = 40
@@ -69,6 +70,7 @@ class Config(training.Config):
     dropout: float = 0.0
     draws: int = 1000
     mixture: int = 5
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,10 +92,12 @@ BUDGETS = {"mnist-dynbin": {"1min": {"hidden": (512, 512), "steps": 3500}, "5min
 VARIANTS = {
     "beta": {"mnist-dynbin": replace(RECIPES["mnist-dynbin"], beta=4.0), "digits": replace(RECIPES["digits"], beta=4.0)},
     "iwae": {"mnist-dynbin": replace(RECIPES["mnist-dynbin"], particles=5, anneal=0.0, steps=5000)},
+    "conditional": {key: replace(RECIPES[key], conditional=True) for key in ("digits", "mnist")},
 }
 SMOKE = {
     "images": Config(latent=3, hidden=(32,), steps=100, batch=50, lr=1e-2, draws=16),
     "vectors": Config(latent=2, hidden=(32,), steps=100, batch=100, lr=1e-2, draws=64),
+    "images:conditional": Config(latent=3, hidden=(32,), steps=100, batch=50, lr=1e-2, draws=16, conditional=True),
     "images:iwae": Config(latent=3, hidden=(32,), steps=60, batch=50, lr=1e-2, draws=16, particles=3, anneal=0.0),
 }
 
@@ -109,7 +113,7 @@ def perceptron(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: floa
 
 
 class Model(training.GreyModel):
-    """VAE. constants: values (L,) for images; shift (d,) and scale (d,) for vectors."""
+    """VAE. constants: values (L,) for images; shift (d,) and scale (d,) for vectors; classes and shares where it is conditional."""
 
     @property
     def bound(self) -> str:
@@ -125,7 +129,7 @@ class Model(training.GreyModel):
         per = 1 if not levels else levels - 1 if levels <= CATEGORIES else 3 * config.mixture
         net = nn.Module()
         net.encoder = perceptron(dims, config.hidden, 2 * config.latent, config.dropout)
-        net.decoder = perceptron(config.latent, config.hidden[::-1], dims * per, config.dropout)
+        net.decoder = perceptron(config.latent + len(constants.get("classes", ())), config.hidden[::-1], dims * per, config.dropout)
         if not levels:
             net.log_sigma = nn.Parameter(torch.zeros(dims))
         return net
@@ -156,7 +160,11 @@ class Model(training.GreyModel):
         return mean, log_sigma.clamp(-10, 5)
 
     def decode(self, z: "Tensor") -> "Tensor":
-        """Parameters of p(x | z), (n, D, per coordinate)."""
+        """Parameters of p(x | z), (n, D, per coordinate); several rows of z for each of `condition`, one behind the other."""
+        import torch
+
+        if self.condition is not None:
+            z = torch.cat([z, self.condition.repeat_interleave(len(z) // len(self.condition), dim=0)], dim=1)
         return self.net.decoder(z).float().reshape(len(z), self.dims, -1)
 
     def log_likelihood(self, z: "Tensor", x: "Tensor") -> "Tensor":
@@ -197,11 +205,11 @@ class Model(training.GreyModel):
         """Lower bound on log p(x) from k draws, (n,) nats: the ELBO for k = 1. Grows with k, on average."""
         import torch
 
-        def rows(x: "Tensor") -> "Tensor":
+        def rows(model: Self, x: "Tensor") -> "Tensor":
             noise = torch.from_numpy(densities.row_noise(x.cpu().numpy(), k, (self.config.latent,))).to(x.device)
-            return densities.importance_bound(torch.cat([self.log_weights(x, noise[:, a : a + CHUNK]) for a in range(0, k, CHUNK)], dim=1))
+            return densities.importance_bound(torch.cat([model.log_weights(x, noise[:, a : a + CHUNK]) for a in range(0, k, CHUNK)], dim=1))
 
-        return self.by_batch(rows, x)
+        return self.mixed(rows, x)
 
     def log_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
         """The bound of `config.draws` draws."""
@@ -241,20 +249,27 @@ class Model(training.GreyModel):
         return np.asarray(y.double().cpu().numpy() * self.constants["scale"].astype(float) + self.constants["shift"])
 
     def reconstruct(self, x: NDArray[Any]) -> NDArray[Any]:
-        """E[x | z] at the mean of q(z | x)."""
+        """E[x | z] at the mean of q(z | x), by a conditional decoder for the class that gives x the most there."""
         import torch
 
         if not len(x):
             return x
         with torch.no_grad():
-            return self.expected(self.encode(training.as_tensor(self.check_rows(x), self.device))[0])
+            rows = training.as_tensor(self.check_rows(x), self.device)
+            z, known = self.encode(rows)[0], self.constants.get("classes")
+            if known is None:
+                return self.expected(z)
+            each = torch.stack([self.given(np.full(len(x), y)).log_likelihood(z, rows) for y in known], dim=1)
+            best = (each.cpu().numpy() + np.log(self.constants["shares"])).argmax(axis=1)
+            return self.given(known[best]).expected(z)
 
     def latent_pairs(self, n: int, step: float, *, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """E[x | z] at n pairs of neighbours on random paths; see `models.latent_neighbours`."""
         import torch
 
+        told = self.given(self.sample_labels(n, seed=seed))
         with torch.no_grad():
-            a, b = (self.expected(torch.from_numpy(z), whole=False) for z in latent_neighbours(n, self.config.latent, step, seed=seed))
+            a, b = (told.expected(torch.from_numpy(z), whole=False) for z in latent_neighbours(n, self.config.latent, step, seed=seed))
         return a, b
 
 
@@ -263,6 +278,7 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     import torch
 
     constants = training.grey_constants(data) if data.images else training.standard_constants(data)
+    constants |= training.class_constants(data) if config.conditional else {}
     note = f"log_prob is the importance-weighted lower bound of {config.draws} draws (IWAE-{config.draws})"
     model = Model.new(config, data.shape, constants, seed=seed, notes=(note,))
     if data.images and len(constants["values"]) <= CATEGORIES:
@@ -271,8 +287,9 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
 
     def step(now: training.Step) -> dict[str, Any]:
         noise = torch.randn(len(now.x), config.particles, config.latent, device=now.x.device)
+        told = model.given(now.labels)
         if config.particles > 1:
-            bound = densities.importance_bound(model.log_weights(now.x, noise)).mean()
+            bound = densities.importance_bound(told.log_weights(now.x, noise)).mean()
             now.update(-bound)
             return {"iwae_nats": -bound}
         mean, log_sigma = model.encode(now.x)
@@ -280,7 +297,7 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
         # KL(q ‖ p) at z, its gradient by way of z alone: without the score of q, which is noise of mean 0 (eq. 8 of Roeder et al.).
         fixed, log_fixed = mean.detach(), log_sigma.detach()
         rate = (0.5 * z * z - 0.5 * ((z - fixed) / torch.exp(log_fixed)) ** 2 - log_fixed).sum(dim=1).mean()
-        distortion = -model.log_likelihood(z, now.x).mean()
+        distortion = -told.log_likelihood(z, now.x).mean()
         now.update(distortion + config.beta * min(1.0, (now.i + 1) / max(1.0, config.anneal * config.steps)) * rate)
         return {"elbo_nats": distortion + rate, "rate": rate}
 

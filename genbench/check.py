@@ -295,6 +295,26 @@ def prefixes(case: _Case) -> None:
         _expect(np.array_equal(np.concatenate(cut), case.samples), "expected the same samples when the stream is cut, found others")
 
 
+def right_labels(case: _Case) -> None:
+    """a conditional model says for which class each sample is drawn, and keeps to it whatever the batch"""
+    labels_of = getattr(case.model, "sample_labels", None)
+    labels = None if labels_of is None else labels_of(N, seed=1)
+    if labels_of is None or labels is None:
+        raise NotApplicable("is not conditional")
+    _expect(labels.shape == (N,) and labels.dtype == np.int64, f"expected {N} int64 classes, found {labels.dtype} {labels.shape}")
+    known = np.unique(models.class_labels(case.data))
+    _expect(bool(np.isin(labels, known).all()), f"expected classes among {known.tolist()[:20]}, found {np.setdiff1d(labels, known)[:5]}")
+    _expect(np.array_equal(labels, labels_of(N, seed=1)), "expected the same classes for seed 1 twice, found others")
+    cut = [labels_of(b - a, seed=1, start=a) for a, b in ((0, 1), (1, 270), (270, N))]
+    _expect(np.array_equal(np.concatenate(cut), labels), "expected the same classes when the stream is cut, found others")
+    with tempfile.TemporaryDirectory() as folder:
+        models.save_model(
+            folder, case.model, models.describe(case.name, case.module, case.model, passed={}, seed=0, dataset=case.data.name)
+        )
+        back = models.load_model(folder, module=case.module).sample_labels(N, seed=1)
+    _expect(back is not None and np.array_equal(back, labels), "expected the same classes after saving and loading, found others")
+
+
 def round_trips_checkpoint(case: _Case) -> None:
     """a checkpoint without pickle gives the same model back"""
     with tempfile.TemporaryDirectory() as folder:
@@ -459,6 +479,7 @@ LAWS: tuple[Callable[[_Case], None], ...] = (
     same_model,
     no_global_generator,
     prefixes,
+    right_labels,
     round_trips_checkpoint,
     honest_flags,
     one_by_one,

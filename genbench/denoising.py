@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, log, pi
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,22 @@ def _time_features(t: "Tensor") -> "Tensor":
     return torch.cat([t[:, None], torch.sin(angles), torch.cos(angles)], dim=1)
 
 
-def vector_net(dims: int, width: int, blocks: int, fourier: float) -> "nn.Module":
-    """A perceptron with residual blocks: (n, D) and times (n,) to (n, D), zero at first.
+def _moment(t: "Tensor", condition: "Tensor | None") -> "Tensor":
+    """The time's features, with the class beside them where there is one."""
+    import torch
+
+    return _time_features(t) if condition is None else torch.cat([_time_features(t), condition], dim=1)
+
+
+def vector_net(dims: int, width: int, blocks: int, fourier: float, classes: int = 0) -> "nn.Module":
+    """A perceptron with residual blocks: (n, D), times (n,) and classes (n, C) to (n, D), zero at first.
 
     Args:
         dims: D.
         width: units of a layer.
         blocks: residual blocks of two layers.
         fourier: standard deviation of the frequencies of the input's `width` random Fourier features, in cycles per unit; 0 for none.
+        classes: C.
 
     References:
         Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020), eq. 5.
@@ -59,17 +67,17 @@ def vector_net(dims: int, width: int, blocks: int, fourier: float) -> "nn.Module
             super().__init__()
             self.register_buffer("frequencies", 2 * pi * fourier * torch.randn(dims, width // 2 if fourier else 0))
             self.first = nn.Linear(dims + 2 * self.frequencies.shape[1], width)
-            self.time = nn.Sequential(nn.Linear(33, width), nn.SiLU())
+            self.time = nn.Sequential(nn.Linear(33 + classes, width), nn.SiLU())
             self.shifts = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
             self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2 * blocks))
             self.last = nn.Linear(width, dims)
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
-        def forward(self, x: "Tensor", t: "Tensor") -> "Tensor":
+        def forward(self, x: "Tensor", t: "Tensor", condition: "Tensor | None" = None) -> "Tensor":
             angles = x @ self.frequencies
             h = self.first(torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=1))
-            time = self.time(_time_features(t))
+            time = self.time(_moment(t, condition))
             for i, shift in enumerate(self.shifts):
                 h = h + self.layers[2 * i + 1](silu(self.layers[2 * i](silu(h)) + shift(time)))
             return self.last(silu(h))
@@ -77,14 +85,15 @@ def vector_net(dims: int, width: int, blocks: int, fourier: float) -> "nn.Module
     return Perceptron()
 
 
-def image_net(channels: int, width: int, blocks: int, patch: int) -> "nn.Module":
-    """A U-Net of two resolutions with group norm: (n, c, h, w) and times (n,) to (n, c, h, w), zero at first.
+def image_net(channels: int, width: int, blocks: int, patch: int, classes: int = 0) -> "nn.Module":
+    """A U-Net of two resolutions with group norm: (n, c, h, w), times (n,) and classes (n, C) to (n, c, h, w), zero at first.
 
     Args:
         channels: c.
         width: channels at the finer resolution, twice as many at the coarser.
         blocks: residual blocks per resolution on the way down, and as many on the way up.
         patch: side of the square patches that are one place of the finer resolution; divides h and w.
+        classes: C.
     """
     import torch
     from torch import nn
@@ -107,7 +116,7 @@ def image_net(channels: int, width: int, blocks: int, patch: int) -> "nn.Module"
         def __init__(self) -> None:
             super().__init__()
             fine, coarse = width, 2 * width
-            self.time = nn.Sequential(nn.Linear(33, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width), nn.SiLU())
+            self.time = nn.Sequential(nn.Linear(33 + classes, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width), nn.SiLU())
             self.first = nn.Conv2d(channels * patch**2, fine, 3, padding=1)
             self.down = nn.ModuleList(Block(fine, fine) for _ in range(blocks))
             self.middle = nn.ModuleList(Block(coarse if i else fine, coarse) for i in range(2 * blocks))
@@ -116,8 +125,8 @@ def image_net(channels: int, width: int, blocks: int, patch: int) -> "nn.Module"
             self.last = nn.Conv2d(fine, channels * patch**2, 3, padding=1)
             nn.init.zeros_(self.last.weight)
 
-        def forward(self, x: "Tensor", t: "Tensor") -> "Tensor":
-            time = self.time(_time_features(t))
+        def forward(self, x: "Tensor", t: "Tensor", condition: "Tensor | None" = None) -> "Tensor":
+            time = self.time(_moment(t, condition))
             h = self.first(pixel_unshuffle(x, patch) if patch > 1 else x)
             for block in self.down:
                 h = block(h, time)
@@ -237,6 +246,9 @@ class Config(training.Config):
         patch: of a net of images.
         nfe: network evaluations per sample.
         tolerance: of an ODE's step, per sample.
+        conditional: on the class, which the net is told beside the time.
+        withheld: share of the training rows whose class is kept from a conditional net, so that it learns the law of all as well.
+        guidance: w in u + w (c − u), where the net is told the class for c and not for u; 1 for c alone, another takes two evaluations.
     """
 
     width: int = 128
@@ -245,6 +257,9 @@ class Config(training.Config):
     patch: int = 1
     nfe: int = 20
     tolerance: float = 1e-4
+    conditional: bool = False
+    withheld: float = 0.1
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -254,17 +269,20 @@ class Config(training.Config):
             )
         if self.fourier < 0 or not self.tolerance > 0:
             raise UsageError(f"fourier is at least 0 and tolerance above 0, found {self.fourier} and {self.tolerance}")
+        if not 0 <= self.withheld <= 1 or not 0 <= self.guidance < float("inf"):
+            raise UsageError(f"withheld is in [0, 1] and guidance at least 0, found {self.withheld} and {self.guidance}")
 
 
-def constants_of(data: TrainingData) -> dict[str, NDArray[Any]]:
-    """What a model knows of its data before it learns: shift and scale of vectors, the grey values of images."""
-    return training.grey_constants(data) if data.images else training.standard_constants(data)
+def constants_of(config: Config, data: TrainingData) -> dict[str, NDArray[Any]]:
+    """What a model knows of its data before it learns: shift and scale of vectors, the grey values of images; classes and shares."""
+    found = training.grey_constants(data) if data.images else training.standard_constants(data)
+    return found | training.class_constants(data) if config.conditional else found
 
 
 class Model(training.GreyModel):
     """Base: a subclass says how its net makes a sample of noise (`denoise`) and, for the ODE, its `velocity` between START and END.
 
-    constants: for vectors shift (d,) and scale (d,); for images values (L,).
+    constants: for vectors shift (d,) and scale (d,); for images values (L,); for conditional ones classes and shares.
     """
 
     def __init__(self, *args: Any, **about: Any) -> None:
@@ -273,15 +291,41 @@ class Model(training.GreyModel):
 
     @property
     def nfe(self) -> int:
-        return int(self.config.nfe)
+        return int(self.config.nfe) * (2 if self.config.conditional and self.config.guidance != 1 else 1)
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
+        classes = len(constants.get("classes", ()))
         if len(shape) == 1:
-            return vector_net(shape[0], config.width, config.blocks, config.fourier)
+            return vector_net(shape[0], config.width, config.blocks, config.fourier, classes)
         if shape[1] % config.patch or shape[2] % config.patch:
             raise UsageError(f"patch divides the image's sides, found {config.patch} for {shape[1]} × {shape[2]}")
-        return image_net(shape[0], config.width, config.blocks, config.patch)
+        return image_net(shape[0], config.width, config.blocks, config.patch, classes)
+
+    def learning(self, labels: "Tensor | None") -> Self:
+        """This model given the labels of a training batch, a share of which is withheld."""
+        import torch
+
+        told = self.given(labels)
+        if told.condition is not None:
+            told.condition = told.condition * (torch.rand(len(told.condition), 1, device=self.device) >= self.config.withheld)
+        return told
+
+    def output(self, x: "Tensor", t: "Tensor") -> "Tensor":
+        """What the net puts out, guided where it is conditional and not in training.
+
+        References:
+            Classifier-Free Diffusion Guidance (Ho & Salimans, 2022), eq. 6, whose w is one less.
+        """
+        import torch
+
+        if self.condition is None:
+            return self.net(x, t).float()
+        told = self.net(x, t, self.condition).float()
+        if self.config.guidance == 1 or self.net.training:
+            return told
+        blank = self.net(x, t, torch.zeros_like(self.condition)).float()
+        return blank + self.config.guidance * (told - blank)
 
     @property
     def grey(self) -> bool:
@@ -355,9 +399,13 @@ class Model(training.GreyModel):
         """n pairs of neighbours on random paths through the noise that samples are made of; see `models.latent_neighbours`."""
         import torch
 
-        sides = []
+        labels, sides = self.sample_labels(n, seed=seed), []
         with torch.no_grad():
             for e in latent_neighbours(n, self.dims, step, seed=seed):
-                parts = torch.from_numpy(e).float().reshape(n, *self.shape).to(self.device).split(self.SHARD)
-                sides.append(np.concatenate([self.out_of(self.denoise(part, None), whole=False) for part in parts]))
+                whole = torch.from_numpy(e).float().reshape(n, *self.shape).to(self.device)
+                parts = []
+                for a in range(0, n, self.SHARD):
+                    told = self.given(None if labels is None else labels[a : a + self.SHARD])
+                    parts.append(self.out_of(told.denoise(whole[a : a + self.SHARD], None), whole=False))
+                sides.append(np.concatenate(parts))
         return sides[0], sides[1]

@@ -3,7 +3,7 @@
 A board with models of three families or more has a section: a column per family, which its best member stands for, and a row per quantity.
 The best is the one whose samples rank first on the board (`leaderboard.PRIMARY`), among those that are not seen to copy training data. All
 cells of a column are of that one member, but for the failed runs, which are the family's. What was not measured, or what no member can do,
-reads –.
+reads –. An aspect that a board does not measure is left out of its section.
 """
 
 from collections.abc import Sequence
@@ -147,7 +147,7 @@ def _lines(s: Section) -> list[tuple[str, str, list[str]]]:
     for aspect, names in ASPECTS.items():
         asked = [q for name in names for q in t.quantities if q.partition("@")[0].partition(":")[0] == name]
         known = [q for q in asked if any(r is not None and q in r.cells for r in best)]
-        lines += [(aspect, escaped(leaderboard.title(t, q)), values(q)) for q in known] or [(aspect, "", ["–"] * len(best))]
+        lines += [(aspect, escaped(leaderboard.title(t, q)), values(q)) for q in known]
         if aspect == "diversity":
             lines.append(("training stability", f"SD over seeds of {escaped(s.primary)}", [spread(r) for r in best]))
             lines.append(("training stability", "seeds", ["–" if r is None else str(r.seeds) for r in best]))
@@ -168,7 +168,8 @@ def to_markdown(found: Sequence[Section]) -> str:
         "",
         "Each family is shown by its best member, the one whose samples rank first on the board, among those that are not seen to copy "
         "training data; controls are left out. All numbers of a column are of that member (but the failed runs, which are the family's), "
-        "each is a mean over seeds with its 95 % sampling interval, and – is what was not measured or what no member can do. Likelihoods "
+        "each is a mean over seeds with its 95 % sampling interval, and – is what was not measured or what no member can do. An aspect "
+        "that a board does not measure is left out there: conditioning stands on the boards of class-conditional models. Likelihoods "
         "compare only where they are of one kind: ≤ stands before upper bounds, and which bound it is stands behind. Which differences are "
         "significant stands in each board's README.md.",
         "",

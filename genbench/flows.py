@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -354,12 +354,14 @@ class Config(training.Config):
             own smoothed law over the training split, so that the identity is the model of independent pixels.
         dropout: in the nets.
         weight_decay: of AdamW.
+        conditional: on the class: the latents of class y have means and scales of their own, which are learnt.
     """
 
     draws: int = 64
     pixels: str = "marginal"
     dropout: float = 0.0
     weight_decay: float = 0.0
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -374,7 +376,13 @@ class Config(training.Config):
 class Model(training.GreyModel):
     """Base of a flow: a subclass builds the net, a chain of layers over rows of `space`.
 
-    constants: for vectors shift (d,) and scale (d,); for images values (L,) and, where pixels is "marginal", masses (D, L).
+    Conditional, z = m_y + exp(s_y) e with e of the law of the latents; m and s are `net.prior`, (C, 2, D).
+    constants: for vectors shift (d,) and scale (d,); for images values (L,) and, where pixels is "marginal", masses (D, L); for conditional
+    ones classes and shares.
+
+    References:
+        Semi-Supervised Learning with Normalizing Flows (Izmailov, Kirichenko, Finzi & Wilson, 2020), section 3; Glow (Kingma & Dhariwal,
+        2018) draws its top latents by class in the same way.
     """
 
     net: Any  # a chain: it has `inverse`
@@ -392,6 +400,19 @@ class Model(training.GreyModel):
     @abstractmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
         """The chain of layers on rows (n, D), near the identity."""
+
+    @classmethod
+    def new(
+        cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]] | None = None, *, seed: int, **about: Any
+    ) -> Self:
+        import torch
+
+        model = super().new(config, shape, constants, seed=seed, **about)
+        if count := len(model.constants.get("classes", ())):
+            if model.base == "uniform":
+                raise UsageError("latents on the unit cube cannot be moved by class; conditional goes with pixels=marginal")
+            model.net.prior = torch.nn.Parameter(torch.zeros(count, 2, model.size, device=model.device))
+        return model
 
     @property
     def inner(self) -> tuple[int, ...]:
@@ -475,9 +496,19 @@ class Model(training.GreyModel):
 
     def log_density(self, y: "Tensor") -> "Tensor":
         """log density of vectors, or of ranks with noise, (n,)."""
+        import torch
+
         v, first = self.into(y)
         z, slope = self.net(v)
+        if self.condition is not None:
+            mean, log_scale = self.prior(self.condition)
+            z, slope = (z.flatten(1) - mean) * torch.exp(-log_scale), slope - log_scale.sum(dim=1)
         return first + slope + log_base(self.base, z)
+
+    def prior(self, condition: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Mean and log-scale of the latents of the rows' classes, (n, D) each."""
+        mean, log_scale = (condition @ self.net.prior.flatten(1)).unflatten(1, (2, -1)).unbind(dim=1)
+        return mean, 3 * (log_scale / 3).tanh()
 
     def log_prob_rows(self, x: "Tensor") -> "Tensor":
         """Exact for vectors; for grey values the bound of `config.draws` draws of the noise."""
@@ -494,7 +525,11 @@ class Model(training.GreyModel):
 
     def decode(self, e: "Tensor", *, whole: bool = True) -> NDArray[Any]:
         """Standard normal numbers (n, D) to samples; whole: cut the noise off."""
-        return self.out_of(self.net.inverse(from_normal(self.base, e.float().to(self.device))), whole=whole)
+        z = from_normal(self.base, e.float().to(self.device))
+        if self.condition is not None:
+            mean, log_scale = self.prior(self.condition)
+            z = mean + log_scale.exp() * z
+        return self.out_of(self.net.inverse(z), whole=whole)
 
     def draw(self, n: int, rng: "torch.Generator") -> NDArray[Any]:
         import torch
@@ -517,8 +552,9 @@ class Model(training.GreyModel):
         """n pairs of neighbours on random paths through the latent space; see `models.latent_neighbours`."""
         import torch
 
+        told = self.given(self.sample_labels(n, seed=seed))
         with torch.no_grad():
-            a, b = (self.decode(torch.from_numpy(e), whole=False) for e in latent_neighbours(n, self.size, step, seed=seed))
+            a, b = (told.decode(torch.from_numpy(e), whole=False) for e in latent_neighbours(n, self.size, step, seed=seed))
         return a, b
 
 
@@ -556,6 +592,8 @@ def train(kind: type[M], config: Config, data: TrainingData, *, seed: int, out: 
     import torch
 
     constants = constants_of(config, data) if constants is None else constants
+    if config.conditional:
+        constants = {**constants, **training.class_constants(data)}
     notes = (f"log_prob is the lower bound of {config.draws} draws of dequantisation noise (IW-{config.draws})",) if data.images else ()
     model = kind.new(config, data.shape, constants, seed=seed, notes=notes)
 
@@ -571,7 +609,7 @@ def train(kind: type[M], config: Config, data: TrainingData, *, seed: int, out: 
     optimiser = torch.optim.AdamW(model.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def step(now: training.Step) -> dict[str, Any]:
-        loss = -model.log_density(noisy(now.x)).mean()
+        loss = -model.given(now.labels).log_density(noisy(now.x)).mean()
         now.update(loss)
         return {"nats": loss}
 

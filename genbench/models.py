@@ -318,10 +318,33 @@ class Stream(ABC):
             self.draw_count += len(made)
             parts.append(made[max(0, start - offset) : start + n - offset])
         self.draw_seconds += time.perf_counter() - began
-        out = np.concatenate(parts)
-        if len(out) != n:
-            raise DataError(f"{n:,} samples were asked for from {start:,} on, the model has {len(out):,}; ask for fewer")
-        return out
+        return self._whole(np.concatenate(parts), n, start)
+
+    @staticmethod
+    def _whole(found: NDArray[Any], n: int, start: int) -> NDArray[Any]:
+        if len(found) != n:
+            raise DataError(f"{n:,} samples were asked for from {start:,} on, the model has {len(found):,}; ask for fewer")
+        return found
+
+    # -- classes: a model that is not conditional leaves these alone ---------------------------------------------------------------
+
+    def shard_labels(self, index: int, seed: int) -> NDArray[np.int64] | None:
+        """The classes that the shard's samples are drawn for; None where the model is not conditional."""
+        return None
+
+    def sample_labels(self, n: int, *, seed: int, start: int = 0) -> NDArray[np.int64] | None:
+        """The classes that samples start ... start + n − 1 are drawn for, (n,); None where the model is not conditional.
+
+        Args:
+            n: how many, at least 1.
+            seed: the samples' own.
+            start: the first one's index.
+        """
+        if n < 1 or start < 0:
+            raise UsageError(f"labels of n >= 1 samples from start >= 0 on, found n = {n}, start = {start}")
+        shards = range(start // self.SHARD, (start + n - 1) // self.SHARD + 1)
+        parts = [found for index in shards if (found := self.shard_labels(index, seed)) is not None]
+        return self._whole(np.concatenate(parts)[start % self.SHARD :][:n], n, start) if parts else None
 
     # -- likelihood: a model without one leaves these alone ------------------------------------------------------------------------
 
@@ -426,16 +449,17 @@ class Replay(Model):
         config: the settings.
         items: (k, ...) what is replayed.
         shape: of one item.
+        labels: (k,) their classes; None where there are none.
         cycle: start again in a new order after k items; False: asking for more than k is an error.
     """
 
     cycle: ClassVar[bool] = False
 
-    def __init__(self, config: Any, items: NDArray[Any], shape: tuple[int, ...]) -> None:
+    def __init__(self, config: Any, items: NDArray[Any], shape: tuple[int, ...], labels: NDArray[np.int64] | None = None) -> None:
         super().__init__(config, shape)
         if len(items) == 0:
             raise DataError("there is nothing to replay; give at least one sample")
-        self.items = items
+        self.items, self.labels = items, labels
         self._order: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def order(self, seed: int, turn: int) -> NDArray[np.int64]:
@@ -455,12 +479,20 @@ class Replay(Model):
     def shard(self, index: int, seed: int) -> NDArray[Any]:
         return self.items[self.picked(index, seed)]
 
+    def shard_labels(self, index: int, seed: int) -> NDArray[np.int64] | None:
+        return None if self.labels is None else self.labels[self.picked(index, seed)]
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"items": self.items}
+        return {"items": self.items} if self.labels is None else {"items": self.items, "labels": self.labels}
 
     @classmethod
     def from_arrays(cls, config: Any, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Self:
-        return cls(config, arrays["items"], shape)
+        return cls(config, arrays["items"], shape, arrays.get("labels"))
+
+    @property
+    def parameters(self) -> int:
+        """Values of the items."""
+        return int(self.items.size)
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------------------------

@@ -305,13 +305,26 @@ def _from_model(model: Any, n: int | None, seed: int, name: str, value_range: An
         rows = Drawn(
             lambda start, count: model.sample(count, seed=int(_seeds(seed, start // BLOCK).generate_state(1, np.uint32)[0] >> 1)), n, name
         )
-    made = ArraySamples(rows, name=name, kind="baseline", value_range=value_range, layout=layout)
+    made = ArraySamples(rows, name=name, kind="baseline", labels=_drawn_for(model, n, seed, name), value_range=value_range, layout=layout)
     made.model = model
     provenance = getattr(model, "provenance", None)
     if provenance:
         made.info["baseline"] = dict(provenance) | {"sample_seed": seed}
     made.warnings += [str(note) for note in getattr(model, "notes", ())]
     return made
+
+
+def _drawn_for(model: Any, n: int, seed: int, name: str) -> NDArray[np.int64] | None:
+    """The classes that a conditional model draws its samples for."""
+    found = model.sample_labels(n, seed=seed) if hasattr(model, "sample_labels") else None
+    if found is None:
+        return None
+    labels = np.asarray(found)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: expected {n} whole numbers of sample_labels, found {labels.dtype} {labels.shape}; mend the model, or return None"
+        )
+    return labels.astype(np.int64)
 
 
 def _from_items(items: Any, name: str, on_bad: str, value_range: Any, layout: str | None) -> Samples:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import sys
 import time
 import types
@@ -411,6 +412,8 @@ def sample(
 ) -> str:
     """Draw samples of a trained baseline into a folder of PNG files or a file; whole or not at all.
 
+    Those of a class-conditional model lie in a folder per class, or have `labels` beside them in an .npz or .safetensors file.
+
     Args:
         run: a run folder.
         n: how many.
@@ -439,6 +442,8 @@ def sample(
         if kind == "" and path.is_dir() and any(path.iterdir()):
             raise UsageError(f"{out}: the folder is not empty; choose another, or empty it first")
         samples = open_samples(model, n=n, seed=seed)
+        if samples.labels is not None and kind == ".npy":
+            raise DataError(f"{run} draws samples for classes, which a .npy file cannot hold; pass a folder, .npz, .zip or .safetensors")
 
         def blocks() -> Iterator[NDArray[Any]]:
             for a in range(0, n, 2048):
@@ -446,32 +451,33 @@ def sample(
                 if progress:
                     progress(f"sampling {Path(run).name}", min(a + 2048, n), n)
 
-        _WRITERS[kind](path, n, model.shape, blocks())
+        _WRITERS[kind](path, n, model.shape, blocks(), samples.labels)
         return samples.fingerprint()
 
 
 _Blocks = Iterator[NDArray[Any]]
+_Labels = NDArray[np.int64] | None
 
 
-def _pngs(blocks: _Blocks) -> Iterator[tuple[str, bytes]]:
+def _pngs(blocks: _Blocks, labels: _Labels) -> Iterator[tuple[str, bytes]]:
     from PIL import Image
 
-    i = 0
+    i, width = 0, 0 if labels is None else len(str(labels.max()))  # so that the folders' order is that of the classes
     for block in blocks:
         for x in block:
             data = io.BytesIO()
             Image.fromarray(x[0] if len(x) == 1 else np.moveaxis(x, 0, -1)).save(data, "PNG", compress_level=1)
-            yield f"{i:07d}.png", data.getvalue()
+            yield f"{i:07d}.png" if labels is None else f"{labels[i]:0{width}d}/{i:07d}.png", data.getvalue()
             i += 1
 
 
-def _to_folder(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
-    part = path.with_name(f".{path.name}.part")  # a folder that is there is whole; a killed one's files are written over
-    part.mkdir(parents=True, exist_ok=True)
-    for name, data in _pngs(blocks):
+def _to_folder(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks, labels: _Labels) -> None:
+    part = path.with_name(f".{path.name}.part")  # a folder that is there is whole; what a killed run left of one is cleared away
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, data in _pngs(blocks, labels):
+        (part / name).parent.mkdir(exist_ok=True)
         (part / name).write_bytes(data)
-    for extra in sorted(part.iterdir())[n:]:
-        extra.unlink()
     if path.is_dir():
         path.rmdir()
     part.rename(path)
@@ -484,9 +490,9 @@ def _zip(path: Path) -> Iterator[Callable[[str], Any]]:
         yield lambda name: archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
 
 
-def _to_zip(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
+def _to_zip(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks, labels: _Labels) -> None:
     with _zip(path) as member:
-        for name, data in _pngs(blocks):
+        for name, data in _pngs(blocks, labels):
             with member(name) as f:
                 f.write(data)
 
@@ -506,25 +512,29 @@ def _npy(f: Any, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
         f.write(_bytes(block))
 
 
-def _to_npy(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
+def _to_npy(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks, labels: _Labels) -> None:
     with replacing(path) as f:
         _npy(f, n, shape, blocks)
 
 
-def _to_npz(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
-    with _zip(path) as member, member("arr_0.npy") as f:
-        _npy(f, n, shape, blocks)
+def _to_npz(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks, labels: _Labels) -> None:
+    with _zip(path) as member:
+        with member("arr_0.npy") as f:
+            _npy(f, n, shape, blocks)
+        if labels is not None:
+            with member("labels.npy") as f:
+                np.lib.format.write_array(f, labels)
 
 
-def _to_safetensors(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks) -> None:
+def _to_safetensors(path: Path, n: int, shape: tuple[int, ...], blocks: _Blocks, labels: _Labels) -> None:
     from safetensors.numpy import save
 
     full, kind = _header(n, shape)
     rows = np.frombuffer(b"".join(_bytes(b) for b in blocks), kind).reshape(full)
-    write_atomic(path, save({"samples": rows}))
+    write_atomic(path, save({"samples": rows} if labels is None else {"samples": rows, "labels": labels}))
 
 
-_WRITERS: Mapping[str, Callable[[Path, int, tuple[int, ...], _Blocks], None]] = {
+_WRITERS: Mapping[str, Callable[[Path, int, tuple[int, ...], _Blocks, _Labels], None]] = {
     "": _to_folder,
     ".npz": _to_npz,
     ".npy": _to_npy,

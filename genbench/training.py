@@ -18,6 +18,7 @@ a state holds no generator. A trained net in ten lines:
         return model.trained(fit(step, config, data, modules={"net": model.net}, optimisers={"net": optimiser}, seed=seed, out=out))
 """
 
+import copy
 import csv
 import hashlib
 import io
@@ -33,6 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -57,7 +59,7 @@ CURVE = "curve.csv"
 POINTS = 200  # rows of the curve
 FLUSH = 50  # steps between looks at the losses on a GPU, where each look waits for it
 # What a stream of random numbers is for: the first key after the seed. Keys of one number belong to the shards of samples.
-_STEP, _NOISE, _ORDER, _WEIGHTS = 101, 102, 103, 104
+_STEP, _NOISE, _ORDER, _WEIGHTS, _CLASSES = 101, 102, 103, 104, 105
 
 
 # -- settings ------------------------------------------------------------------------------------------------------------------------
@@ -618,6 +620,10 @@ class TorchModel(models.Model):
     A subclass says how the net is built (`build`), how a shard is drawn (`draw`) and, where it has a likelihood, its `bound` and
     `log_prob_rows`. Weights are float32 and the checkpoint is the same from any device.
 
+    A class-conditional model has the constants of `class_constants`. It learns p(x | y), draws y by the classes' shares π of the training
+    split, and is the mixture p(x) = Σ_y π_y p(x | y): `draw` and `log_prob_rows` are then called on `given(...)` and find the classes of
+    their rows in `condition`.
+
     Args:
         config: the settings.
         shape: of one sample.
@@ -636,6 +642,38 @@ class TorchModel(models.Model):
         self.device = device()
         self.net = net.to(self.device).eval()
         self.constants = dict(constants or {})
+        self.condition: Tensor | None = None
+
+    # -- classes -------------------------------------------------------------------------------------------------------------------
+
+    def given(self, labels: "Tensor | NDArray[np.int64] | None") -> Self:
+        """This model told the classes of the rows that come: `condition` is their one-hot form, (n, C). Itself if it is not conditional.
+
+        Raises:
+            DataError: a conditional model without labels, or a class that it does not know.
+        """
+        import torch
+        from torch.nn.functional import one_hot
+
+        if "classes" not in self.constants:
+            return self
+        if labels is None:
+            raise DataError("a class-conditional model needs the class of every sample, found no labels; give some, or conditional=false")
+        known = torch.from_numpy(self.constants["classes"]).to(self.device)
+        wanted = torch.as_tensor(labels).to(self.device)
+        place = torch.searchsorted(known, wanted.contiguous()).clamp(max=len(known) - 1)
+        if (known[place] != wanted).any():
+            raise DataError(f"the model knows the classes {known.tolist()[:20]}, found {wanted[known[place] != wanted][0]}")
+        made = copy.copy(self)
+        made.condition = one_hot(place, len(known)).float()
+        return made
+
+    def shard_labels(self, index: int, seed: int) -> NDArray[np.int64] | None:
+        if "classes" not in self.constants:
+            return None
+        return generator(seed, index, _CLASSES).choice(self.constants["classes"], self.SHARD, p=self.constants["shares"])
+
+    # -- from net to model and back ------------------------------------------------------------------------------------------------
 
     @classmethod
     @abstractmethod
@@ -668,13 +706,31 @@ class TorchModel(models.Model):
         import torch
 
         with torch.no_grad():
-            found = self.draw(self.SHARD, torch_generator(seed, index))
+            found = self.given(self.shard_labels(index, seed)).draw(self.SHARD, torch_generator(seed, index))
         x = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else found
         return np.asarray(x.reshape(self.SHARD, *self.shape), np.uint8 if len(self.shape) == 3 else np.float64)
 
     def log_prob(self, x: NDArray[Any]) -> NDArray[np.float64]:
         """log p(x) in nats, (n,): every row as if it were alone."""
-        return super().log_prob(x) if self.bound is None else self.by_batch(self.log_prob_rows, x)
+        return super().log_prob(x) if self.bound is None else self.mixed(lambda model, rows: model.log_prob_rows(rows), x)
+
+    def mixed(self, log_p: "Callable[[Self, Tensor], Tensor]", x: NDArray[Any]) -> NDArray[np.float64]:
+        """log Σ_y π_y p(x | y) of a conditional model, log p(x) of any other, (n,).
+
+        Lower bounds by draws whose weights are unbiased for p(x | y), as IWAE's are, give one of log p(x). Those whose logarithm is
+        unbiased do not: the logarithm of a sum of what is noisy lies too high.
+
+        Args:
+            log_p: (the model given the rows' class, BATCH rows on the device) -> log p(x | y), (BATCH,).
+            x: rows.
+        """
+        from scipy.special import logsumexp
+
+        if "classes" not in self.constants:
+            return self.by_batch(lambda rows: log_p(self, rows), x)
+        told = [self.given(np.full(self.BATCH, y)) for y in self.constants["classes"]]
+        each = [self.by_batch(partial(log_p, model), x) for model in told]
+        return np.asarray(logsumexp(np.stack(each, axis=1) + np.log(self.constants["shares"]), axis=1))
 
     def conditionals_rows(self, x: "Tensor") -> "Tensor":
         """Autoregressive models: log p of every part given those before it, (BATCH, parts), in the order in which parts are drawn."""
@@ -687,8 +743,8 @@ class TorchModel(models.Model):
 
     @property
     def autoregressive(self) -> bool:
-        """Whether log p falls into conditionals."""
-        return type(self).conditionals_rows is not TorchModel.conditionals_rows
+        """Whether log p falls into conditionals; that of a mixture over classes does not."""
+        return type(self).conditionals_rows is not TorchModel.conditionals_rows and "classes" not in self.constants
 
     def conditionals(self, x: NDArray[Any]) -> NDArray[np.float64]:
         """log p of every part given those before it, (n, parts), in the order in which parts are drawn."""
@@ -750,6 +806,18 @@ def grey_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
     if len(values) < 2:
         raise DataError(f"{data.name}: all pixels have one grey value, there is nothing to learn; leave this baseline out")
     return {"values": values}
+
+
+def class_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
+    """The constants of a class-conditional model: classes (C,) int64 of the training split and their shares (C,) float64.
+
+    Raises:
+        DataError: there are no labels.
+    """
+    if data.train.labels is None:
+        raise DataError(f"{data.name} has no labels, which a class-conditional model needs; give some, or leave it out")
+    classes, counts = np.unique(np.asarray(data.train.labels, np.int64), return_counts=True)
+    return {"classes": classes, "shares": counts / counts.sum()}
 
 
 def standard_constants(data: TrainingData) -> dict[str, NDArray[Any]]:

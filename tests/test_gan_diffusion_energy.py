@@ -244,6 +244,16 @@ def test_probability_flow_has_the_density_of_the_normal_whose_noise_it_knows():
     np.testing.assert_allclose(known_diffusion().log_prob(x), normal_nats(x), atol=0.02)
 
 
+def test_sampled_vectors_stay_within_the_training_range():
+    model = known_diffusion(sd=50.0, sampler="dpm", nfe=20, least=0.05, most=20.0)
+    e = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    assert float(model.denoise(e, None).abs().max()) > 5
+    model.constants |= {"low": np.full(2, -3.0, np.float32), "high": np.full(2, 2.0, np.float32)}
+    held = model.denoise(e, None)  # each as α e_0 + σ e at the sampler's end
+    assert -3.4 < float(held.min()) < -2.6
+    assert 1.6 < float(held.max()) < 2.4
+
+
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm", 2)])
 def test_deterministic_samplers_converge_at_their_order(sampler, order):
     e = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))

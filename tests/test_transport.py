@@ -319,6 +319,17 @@ def test_reverse_divergence_of_a_uniform_law_knows_its_edge() -> None:
     assert "7 of 400" in out.reason
 
 
+def test_a_sample_that_diverged_makes_the_reverse_divergence_large_and_leaves_the_rest_alone() -> None:
+    x = normal(1, 400, 2)
+    x[7] = 1e9, -3e8
+    found = reverse(x, gaussian(2))
+    true = (0.5 * float((x[7] ** 2).sum())) / 400  # what it adds to −E log p, all else being of order 1
+    assert found.value == pytest.approx(true, rel=1e-6)
+    terms = _terms(Features(x), gaussian(2), 5, _nodes(2, 64))
+    alone = _terms(Features(np.delete(x, 7, axis=0)), gaussian(2), 5, _nodes(2, 64))
+    assert abs(float(np.delete(terms, 7).mean() - alone.mean())) < 0.01
+
+
 def test_reverse_divergence_says_why_not() -> None:
     x = normal(1, 100, 2)
     assert "dimensions" in reverse(x, gaussian(3)).reason

@@ -20,6 +20,9 @@ _QUALITY = ("fid", "kid", "inception_score", "prdc")
 PROTOCOLS = {
     "digits-1": Protocol("digits-1", "digits/train", _QUALITY, "digits", n=447, n_ref=447),
     "digits-2": Protocol("digits-2", "digits/train", ("nll", *_QUALITY, *_BESIDE), "digits", n=447, n_ref=447),
+    "digits-conditional-1": Protocol(
+        "digits-conditional-1", "digits/train", ("cas", "class_fd", *_QUALITY, "nn_copies", "class_histogram"), "digits", n=447, n_ref=447
+    ),
 }
 
 _BOUNDS = {"train": (0, 1000), "valid": (1000, 1350), "test": (1350, 1797)}

@@ -16,6 +16,7 @@ NODES = 64  # of the integral over a ball
 COARSE = 16  # the same for the parts behind the interval, of which only the spread counts
 EXCESS = 1.2  # on the design effect's excess over 1: it comes from parts smaller than the whole (simulated)
 HALVINGS = 12  # of the tilt's range
+STRAY = 1e6  # nats of log p within a ball from which on its sample has left the law altogether: no power of p is q there
 STEEPEST = 4.0  # tilt at most: a model half as wide as the data has 4
 DIMENSIONS = 5  # up to which the interval was simulated
 
@@ -48,7 +49,8 @@ def kl_reverse(ref: Law, gen: Features, *, k: int = 5, seed: int = 0) -> Outcome
     Returns:
         A number in (−∞, ∞) in nats per sample, lower is better, 0 for the true law; noise may take it below 0. An estimate, consistent and
         nearly unbiased where q runs smoothly against p. Undefined where samples lie off the support of p, as the divergence is infinite
-        then, and where more than k samples coincide, as q has no density then. No interval below 4 (k + 5) samples and above 5 dimensions.
+        then, and where more than k samples coincide, as q has no density then. A ball over which log p runs by more than a million nats
+        (a sample that diverged) has a = 0. No interval below 4 (k + 5) samples and above 5 dimensions.
 
     Note:
         Punishes what the model invents, and hardly what it leaves out: one mode of K, well drawn, reads log K only (see kl_forward). A
@@ -121,13 +123,22 @@ def _terms(gen: Features, ref: Law, k: int, nodes: Float) -> NDArray[np.float64]
     for a in range(0, n, 1024):
         z = x[a : a + 1024, None] + radius[a : a + 1024, None, None] * nodes
         around[a : a + 1024] = ref.log_density(z.reshape(-1, d)).reshape(-1, len(nodes))
-    around = np.maximum(around - own[:, None], -1e30)  # −∞ times a tilt of 0 is no number
-    inside = float((own[index[:, :-1]] - own[:, None]).mean())
-    tilt = _tilt(around, inside)
+    around -= own[:, None]
+    stray = np.ptp(np.where(np.isfinite(around), around, 0), axis=1) > STRAY
+    around = np.maximum(around, -1e30)  # −∞ times a tilt of 0 is no number
+    if stray.all():
+        return np.asarray(_digamma(k) - _digamma(n) - _volume(radius, d) - own)
+    inside = float((own[index[:, :-1]] - own[:, None])[~stray].mean())
+    tilt = _tilt(around[~stray], inside)
+    around[stray] = 0  # for these few the plain estimate, so that the tilt is not theirs
     top = tilt * around.max(axis=1)
     mass = top + np.log(np.exp(tilt * around - top[:, None]).mean(axis=1))
-    volume = d / 2 * log(pi) - lgamma(d / 2 + 1) + d * np.log(radius)
-    return _digamma(k) - _digamma(n) - volume - mass - own
+    return _digamma(k) - _digamma(n) - _volume(radius, d) - mass - own
+
+
+def _volume(radius: Float, d: int) -> NDArray[np.float64]:
+    """log volume of balls."""
+    return np.asarray(d / 2 * log(pi) - lgamma(d / 2 + 1) + d * np.log(radius))
 
 
 def _tilt(around: Float, inside: float) -> float:
