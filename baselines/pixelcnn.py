@@ -144,14 +144,14 @@ def network(inputs: int, height: int, width: int, config: Config, outputs: int, 
             self.layers = nn.ModuleList(Layer() for _ in range(config.layers))
             self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(size, 2 * size, 1), nn.ReLU(), nn.Conv2d(2 * size, outputs, 1))
 
-        def forward(self, x: "Tensor", condition: "Tensor | None") -> "Tensor":
+        def forward(self, x: "Tensor", condition: "Tensor | None" = None) -> "Tensor":
             v = self.above(pad(x, (first, first, first, 0))[:, :, :-1]) + self.place[0]
             h = self.before(pad(x, (first, 0, 0, 0))[:, :, :, :-1]) + self.place[1]
             for layer in self.layers:
                 v, h = layer(v, h, condition)
             return self.head(h)
 
-        def walk(self, x: "Tensor", choose: "Any", condition: "Tensor | None") -> None:
+        def walk(self, x: "Tensor", choose: "Any", condition: "Tensor | None" = None) -> None:
             """Fill x patch by patch, each feature computed once: choose(row, column, parameters (n, outputs)) gives a patch (n, c p²)."""
             n = len(x)
             canvas = pad(x, (first, first, first, 0))
