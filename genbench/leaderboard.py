@@ -200,8 +200,7 @@ def _tables(runs: Sequence[Run], failures: Sequence[dict[str, Any]]) -> list[Tab
         for row in run.record["results"]:
             quantities.setdefault(_quantity(run, row), (row["better"], row["unit"]))
         by_model.setdefault(_model(run), []).append(run)
-    names = [name for name, _ in by_model]
-    rows = [_row(key, members, names.count(key[0]) > 1, failures) for key, members in by_model.items()]
+    rows = [_row(key, members, failures) for key, members in by_model.items()]
     for name, config in sorted({(f["baseline"], json.dumps(f["config"], sort_keys=True)) for f in failures} - set(by_model)):
         lost = [f for f in failures if f["baseline"] == name and json.dumps(f["config"], sort_keys=True) == config]
         rows.append(Row(name, lost[0]["family"], lost[0]["role"], None, 0, len(lost), (0, 0), None, None, {}, ()))
@@ -272,7 +271,7 @@ def _kinds(rows: Sequence[Row], quantity: str | None) -> list[tuple[str, str | N
     return sorted(found, key=lambda k: (list(KINDS).index(k[0]), str(k[1])))
 
 
-def _row(key: tuple[str, str], runs: Sequence[Run], several: bool, failures: Sequence[dict[str, Any]]) -> Row:
+def _row(key: tuple[str, str], runs: Sequence[Run], failures: Sequence[dict[str, Any]]) -> Row:
     subject = runs[0].record["subject"]
     baseline = subject.get("baseline") or {}
     name, config = key
@@ -289,7 +288,7 @@ def _row(key: tuple[str, str], runs: Sequence[Run], several: bool, failures: Seq
     )
     counts = [int(r.record["subject"]["n"]) for r in runs]
     return Row(
-        model=f"{name} ({passed})" if several and passed else name,
+        model=f"{name} ({passed})" if passed else name,
         family=baseline.get("family", "samples"),
         role=baseline.get("role", "model"),
         rank=None,
