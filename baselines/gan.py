@@ -254,15 +254,12 @@ class Model(training.GreyModel):
         """n pairs of neighbours on random paths through the latent space; see `models.latent_neighbours`."""
         import torch
 
-        labels, sides = self.sample_labels(n, seed=seed), []
         with torch.no_grad():
-            for z in latent_neighbours(n, self.config.latent, step, seed=seed):
-                parts = []
-                for a in range(0, n, self.SHARD):
-                    told = self.given(None if labels is None else labels[a : a + self.SHARD])
-                    parts.append(told.decode(torch.from_numpy(z[a : a + self.SHARD]).float(), whole=False))
-                sides.append(np.concatenate(parts))
-        return sides[0], sides[1]
+            a, b = (
+                np.concatenate([told.decode(torch.from_numpy(z[i]).float(), whole=False) for i, told in self.pieces(n, seed=seed)])
+                for z in latent_neighbours(n, self.config.latent, step, seed=seed)
+            )
+        return a, b
 
 
 def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = None) -> Model:

@@ -399,13 +399,10 @@ class Model(training.GreyModel):
         """n pairs of neighbours on random paths through the noise that samples are made of; see `models.latent_neighbours`."""
         import torch
 
-        labels, sides = self.sample_labels(n, seed=seed), []
+        sides = []
         with torch.no_grad():
             for e in latent_neighbours(n, self.dims, step, seed=seed):
-                whole = torch.from_numpy(e).float().reshape(n, *self.shape).to(self.device)
-                parts = []
-                for a in range(0, n, self.SHARD):
-                    told = self.given(None if labels is None else labels[a : a + self.SHARD])
-                    parts.append(self.out_of(told.denoise(whole[a : a + self.SHARD], None), whole=False))
+                noise = torch.from_numpy(e).float().reshape(n, *self.shape).to(self.device)
+                parts = [self.out_of(told.denoise(noise[i], None), whole=False) for i, told in self.pieces(n, seed=seed)]
                 sides.append(np.concatenate(parts))
         return sides[0], sides[1]

@@ -673,6 +673,13 @@ class TorchModel(models.Model):
             return None
         return generator(seed, index, _CLASSES).choice(self.constants["classes"], self.SHARD, p=self.constants["shares"])
 
+    def pieces(self, n: int, *, seed: int) -> Iterator[tuple[slice, Self]]:
+        """n samples in shards: which they are, and this model given their classes."""
+        labels = self.sample_labels(n, seed=seed)
+        for a in range(0, n, self.SHARD):
+            rows = slice(a, min(a + self.SHARD, n))
+            yield rows, self.given(None if labels is None else labels[rows])
+
     # -- from net to model and back ------------------------------------------------------------------------------------------------
 
     @classmethod

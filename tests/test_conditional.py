@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from genbench import evaluate, models, registry, trained, training
+from genbench import evaluate, flows, models, registry, trained, training
 from genbench.check import _images
 from genbench.errors import DataError, UsageError
 from genbench.models import TrainingData
@@ -55,6 +55,34 @@ def test_the_weights_of_a_conditional_vae_are_those_of_its_class(trained_models)
     assert np.ptp(np.stack(weights), axis=0).min() > 0
     assert model.importance(x, 1).shape == (5,)
     assert model.reconstruct(x).shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "spline_flow", "glow"])
+def test_every_flow_moves_its_latents_by_class(name):
+    import torch
+
+    module = registry.module("baselines", name)
+    with training.session(device="cpu"):
+        model = module.train(replace(module.SMOKE["images"], conditional=True, steps=20), _images(), seed=0)
+        told, e = model.given(np.repeat(model.constants["classes"][:2], 3)), torch.randn(6, model.size)
+        with torch.no_grad():
+            mean, log_scale = told.prior(told.condition)
+            z = mean + log_scale.exp() * flows.from_normal(model.base, e)
+            v = model.net.inverse(z)
+            back, slope = model.net(v)
+            torch.testing.assert_close(back, z, atol=1e-3, rtol=1e-3)
+        assert float((mean[0] - mean[3]).abs().max()) > 0
+        assert model.sample(3, seed=0).shape == (3, *model.shape)
+        assert np.isfinite(model.log_prob(_images().test.read(0, 2))).all()
+        assert np.isfinite(model.latent_pairs(4, 1e-3, seed=0)[0]).all()
+        assert slope.shape == (6,)
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "flow_matching", "ddpm"])
+def test_neighbours_in_the_latent_space_are_of_one_class(trained_models, name):
+    a, b = trained_models[name].latent_pairs(300, 1e-4, seed=0)
+    assert a.shape == (300, *_images().shape)
+    assert np.abs(a.astype(float) - b).max() < 60  # grey levels, of 255
 
 
 def test_a_mixture_for_every_class_is_one_mixture(trained_models):
