@@ -594,7 +594,11 @@ class Engine:
             return Undefined("needs a model's likelihood: score a trained baseline's run folder, or pass --likelihood FILE")
         if getattr(model, "bound", None) is None:
             return Undefined(f"{self.samples['gen'].name} has no likelihood; it can only sample")
-        parts = [model.log_prob(samples.take(order[a : a + 1024])) for a in range(0, len(order), 1024)]
+        parts: list[NDArray[np.float64]] = []
+        for a in range(0, len(order), 256):  # of an ODE or of many draws a block takes seconds
+            parts.append(model.log_prob(samples.take(order[a : a + 256])))
+            if self.progress:
+                self.progress(f"log p of {samples.name}", min(a + 256, len(order)), len(order))
         nats = np.concatenate(parts) if parts else np.empty(0)
         kind = (model.bound, getattr(model, "measure", "density"))
         return LogLikelihood(nats, model.dims, *kind, _Reordered(samples.names, order), getattr(model, "estimator", None))

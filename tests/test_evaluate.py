@@ -389,3 +389,13 @@ def test_a_runtime_is_recorded_and_an_extractor_that_does_not_know_it_runs_on_th
     assert fast.record["environment"]["device"].startswith("openvino 20")
     assert fast.record["protocol"] == plain.record["protocol"]
     assert fast["fid"] == plain["fid"]
+
+
+def test_a_slow_likelihood_says_how_far_it_is() -> None:
+    from genbench import trained
+
+    module, data = registry.module("baselines", "independent"), trained.open_data("digits")
+    seen: list[tuple[str, int, int]] = []
+    model = module.train(module.RECIPES["*"], data, seed=0)
+    genbench.evaluate(model, data.train, metrics=["nll"], n=10, test=data.test, progress=lambda *a: seen.append((a[0], a[1], a[2])))
+    assert [s for s in seen if s[0].startswith("log p")] == [("log p of digits/test", 256, 447), ("log p of digits/test", 447, 447)]
