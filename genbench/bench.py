@@ -107,6 +107,7 @@ SUITES = {
             "class-conditional models of every family on scikit-learn's digits, each sample with the class that it was drawn for",
             (Task("digits", "images", "digits-conditional-1"),),
             (
+                "test_set",
                 "train_replay",
                 "train_replay:shuffled",
                 "one_class",

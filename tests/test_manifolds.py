@@ -330,6 +330,19 @@ def test_cas_names_missing_classes_and_counts_them_wrong() -> None:
     assert sum(tested * accuracy for tested, _, accuracy in rows.values()) == pytest.approx(found.value * 300)
 
 
+def test_cas_is_not_tested_on_what_it_learnt_from() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), rng.integers(0, 2, 60)
+    digests = rng.integers(0, 256, (60, 16), dtype=np.uint8)
+    test = Features(x, labels=y, digests=digests)
+    found = cas(Features(x[:40], labels=y[:40], digests=digests[:40]), test)
+    assert "40 of 40" in found.reason
+    fresh = rng.integers(0, 256, (40, 16), dtype=np.uint8)
+    fresh[:5] = digests[:5]
+    found = cas(Features(x[:40], labels=y[:40], digests=fresh), test)
+    assert found.notes[0] == "5 generated samples are test samples"
+
+
 def test_cas_with_one_class_is_its_share() -> None:
     gen, test = labelled(0), labelled(1)
     assert cas(gen.take(np.flatnonzero(gen.labels == 1)), test).value == np.mean(test.labels == 1)

@@ -44,6 +44,8 @@ def cas(gen: Features, test: Features, *, penalty: float = 1.0, splits: int = 6,
         1.5 times what classifiers of halves of gen show (half their variance, less what they differ by chance on m test rows). Without
         that part (a note says so) below 16 generated samples.
 
+        Undefined without labels, and where more than half of the generated samples are test samples themselves.
+
     Note:
         A generator that ignores its label reads chance; one that collapses within classes can still read high. Copies of the training data
         read as high as it. Test classes that gen lacks are always wrong (a note names them).
@@ -66,6 +68,9 @@ def cas(gen: Features, test: Features, *, penalty: float = 1.0, splits: int = 6,
     if gen.labels is None or test.labels is None:
         what = "generated" if gen.labels is None else "test"
         return Undefined(f"needs the class of every sample, found none of the {what} samples; give class sub-folders or labels in an .npz")
+    copied = _copied(gen, test)
+    if 2 * copied > n:
+        return Undefined(f"{copied:,} of {n:,} generated samples are test samples: a classifier is not tested on what it learnt from")
     probe = _Probe(test.x, test.labels, penalty)
     right = probe(gen.x, gen.labels)
     value = float(right.mean())
@@ -77,7 +82,7 @@ def cas(gen: Features, test: Features, *, penalty: float = 1.0, splits: int = 6,
         ("class", "tested", "generated", "accuracy"),
         tuple(zip(classes.tolist(), counts.tolist(), made, accuracy.tolist(), strict=True)),
     )
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (f"{copied:,} generated samples are test samples",) if copied else ()
     if 0 in made:
         missing = [str(c) for c, g in zip(classes, made, strict=True) if not g]
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
@@ -117,6 +122,14 @@ class _Probe:
             warnings.simplefilter("ignore", ConvergenceWarning)  # the classifier is the one after at most ITERATIONS
             fitted = LogisticRegression(C=1 / self.penalty, max_iter=ITERATIONS).fit((x - mean) / scale, labels)
         return np.asarray(fitted.predict((self.x - mean) / scale) == self.labels, np.float64)
+
+
+def _copied(gen: Features, test: Features) -> int:
+    """How many generated samples are test samples, byte for byte."""
+    if gen.digests is None or test.digests is None:
+        return 0
+    known = {row.tobytes() for row in test.digests}
+    return sum(row.tobytes() in known for row in gen.digests)
 
 
 def _spread(right: NDArray[np.float64]) -> float:
