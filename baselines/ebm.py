@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FAMILY = "energy based"
 SUMMARY = "deep energy-based model (EBM) by Langevin chains; log Z by quadrature in 2-D"
 SOURCE = "arXiv:1903.10689"
+STEER = 0.05  # how fast log ε follows what is taken, per training step
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Config(training.Config):
         fourier: standard deviation of the frequencies of the input's random Fourier features, in cycles per SD of the data; 0 for none.
         base: s, in SDs of the data.
         moves: of every chain per training step.
-        length: ε of a Langevin move x + ε²/2 ∇ log p + ε e.
+        length: ε of a Langevin move x + ε²/2 ∇ log p + ε e; of moves that may be refused where training starts from.
+        accepted: share of these that training steers ε to; 0 leaves it. (.574 is best for a law that stays, Roberts & Rosenthal 1998, doi
+            10.1111/1467-9868.00123, theorem 2; one that is being learnt then runs away from its chains.)
         noise: share of the noise e in it; below 1 the chains follow no law that is known.
         exact: refuse moves as Metropolis does, and draw every second one from the base.
         persistent: chains go on from step to step; False: they start at the base.
@@ -63,6 +66,7 @@ class Config(training.Config):
     base: float = 1.5
     moves: int = 10
     length: float = 0.03
+    accepted: float = 0.8
     noise: float = 1.0
     exact: bool = True
     persistent: bool = True
@@ -78,6 +82,8 @@ class Config(training.Config):
                 "width, depth, moves and anneal are at least 1 and grid an odd number from 5 on, found "
                 f"{self.width}, {self.depth}, {self.moves}, {self.anneal} and {self.grid}"
             )
+        if not 0 <= self.accepted < 1:
+            raise UsageError(f"accepted is in [0, 1), found {self.accepted}")
         if min(self.base, self.length) <= 0 or min(self.fourier, self.noise, self.ridge) < 0:
             raise UsageError(
                 f"base and length are above 0, fourier, noise and ridge at least 0, found {self.base}, {self.length}, {self.fourier}, "
@@ -86,7 +92,7 @@ class Config(training.Config):
 
 
 RECIPES = {
-    "vectors": Config(steps=1000, batch=512, lr=2e-3, fourier=1.0, ema=0.99),
+    "vectors": Config(steps=1000, batch=512, lr=1e-3, length=0.02, fourier=1.0, ema=0.99),
     "digits": Config(
         steps=1500,
         batch=64,
@@ -152,7 +158,7 @@ def network(dims: int, config: Config, classes: int) -> "nn.Module":
 
 
 class Model(training.GreyModel):
-    """EBM. constants: for vectors shift (d,), scale (d,) and, in 2-D, log_z (1,); for images values (L,)."""
+    """EBM. constants: for vectors shift (d,), scale (d,) and, in 2-D, log_z (1,); for images values (L,); length (1,) where steered."""
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
@@ -222,42 +228,51 @@ class Model(training.GreyModel):
             (gradient,) = torch.autograd.grad(total.sum(), x)
         return f.detach(), total.detach(), gradient
 
-    def chain(self, x: "Tensor", moves: int, rng: "torch.Generator | None" = None, *, anneal: bool = False) -> "Tensor":
-        """Rows (n, D) after so many moves."""
+    @property
+    def length(self) -> float:
+        """ε."""
+        return float(self.constants["length"][0]) if "length" in self.constants else float(self.config.length)
+
+    def chain(
+        self, x: "Tensor", moves: int, rng: "torch.Generator | None" = None, *, length: float, anneal: bool = False
+    ) -> "tuple[Tensor, Tensor]":
+        """Rows (n, D) after so many moves, and the share of the local ones that was taken."""
         import torch
 
         def normal() -> "Tensor":
             return torch.randn(x.shape, generator=rng).to(x.device)
 
-        c, beta = self.config, 1.0
+        c, beta, shares = self.config, 1.0, []
         f, total, gradient = self.slope(x, beta)
         for k in range(moves):
             if anneal and k <= moves // 2:
                 beta = k / max(1, moves // 2)
                 f, total, gradient = self.slope(x, beta)
             if not c.exact:
-                x = x + c.length**2 / 2 * gradient + c.length * c.noise * normal()
+                x = x + length**2 / 2 * gradient + length * c.noise * normal()
                 f, total, gradient = self.slope(x, beta)
                 continue
             e, jump = normal(), k % 2 == 1
-            y = c.base * e if jump else x + c.length**2 / 2 * gradient + c.length * e
+            y = c.base * e if jump else x + length**2 / 2 * gradient + length * e
             ahead = self.slope(y, beta)
             if jump:
                 odds = beta * (ahead[0] - f)
             else:  # the density of the way back over that of the way there
-                back = (x - y - c.length**2 / 2 * ahead[2]) / c.length
+                back = (x - y - length**2 / 2 * ahead[2]) / length
                 odds = ahead[1] - total + 0.5 * (e.square() - back.square()).sum(dim=1)
             taken = torch.rand(len(x), generator=rng).to(x.device).log() < odds
+            if not jump:
+                shares.append(taken.float().mean())
             x = torch.where(taken[:, None], y, x)
             f, total = (torch.where(taken, new, old) for new, old in zip(ahead[:2], (f, total), strict=True))
             gradient = torch.where(taken[:, None], ahead[2], gradient)
-        return x.detach()
+        return x.detach(), torch.stack(shares).mean() if shares else torch.ones(())
 
     def draw(self, n: int, rng: "torch.Generator") -> NDArray[Any]:
         import torch
 
         start = self.config.base * torch.randn(n, self.dims, generator=rng).to(self.device)
-        x = self.chain(start, self.config.anneal, rng, anneal=self.config.exact)
+        x, _ = self.chain(start, self.config.anneal, rng, length=self.length, anneal=self.config.exact)
         if "values" in self.constants:
             return self.greys(((x + 1) / 2 * (self.levels - 1)).round().clamp(0, self.levels - 1).long())
         return x.double().cpu().numpy() * self.constants["scale"].astype(float) + self.constants["shift"]
@@ -278,6 +293,8 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     chains = nn.Module()
     start = config.base * torch.randn(config.batch, model.dims, generator=training.torch_generator(seed, 9))
     chains.register_buffer("x", start.to(model.device))
+    chains.register_buffer("length", torch.tensor(config.length, dtype=torch.float64))
+    steered = config.exact and config.accepted > 0
     drawn = generator(seed, 10).choice(constants["classes"], config.batch, p=constants["shares"]) if config.conditional else None
     started = model.given(drawn)  # a chain is of one class
 
@@ -285,7 +302,9 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
         real = model.into(now.x)
         if not config.persistent:
             chains.x = config.base * torch.randn_like(chains.x)
-        chains.x = started.chain(chains.x, config.moves)
+        chains.x, taken = started.chain(chains.x, config.moves, length=float(chains.length))
+        if steered:
+            chains.length = chains.length * torch.exp(STEER * (taken.cpu() - config.accepted))
         if "values" in constants:  # as in Du & Mordatch: data with a little noise, of the width of the chains' own
             real = real + 0.03 * torch.randn_like(real)
         told = [c for m in (model.given(now.labels), started) if (c := m.condition) is not None]
@@ -296,6 +315,8 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
 
     parts = {"net": model.net, "chains": chains}
     fitted = training.fit(step, config, data, modules=parts, optimisers={"net": optimiser}, seed=seed, out=out, average=["net"])
+    if steered:
+        model.constants["length"] = np.array([float(chains.length)])
     if model.bound:
         model.normalise()
     return model.trained(fitted)
