@@ -267,12 +267,12 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     import torch
 
     laws = {"vlb": f"variational bound of a chain of {config.chain} steps", "ode": f"probability-flow ODE, tolerance {config.tolerance:g}"}
-    notes = (f"samples by {config.nfe} network evaluations ({config.sampler}); log p: {laws[config.likelihood]}",)
     constants = denoising.constants_of(config, data)
     if not data.images:
         rows = read_all(data.train)
         constants |= {"low": rows.min(axis=0).astype(np.float32), "high": rows.max(axis=0).astype(np.float32)}
-    model = Model.new(config, data.shape, constants, seed=seed, notes=notes)
+    model = Model.new(config, data.shape, constants, seed=seed)
+    model.say(config.sampler, f"log p: {laws[config.likelihood]}")
     optimiser = torch.optim.Adam(model.net.parameters(), lr=config.lr, fused=True)
 
     def step(now: training.Step) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
     """Least squares on the velocity at uniform times, with Adam."""
     import torch
 
-    notes = (f"samples by {config.nfe} network evaluations ({config.solver}); log p of the ODE itself, tolerance {config.tolerance:g}",)
-    model = Model.new(config, data.shape, denoising.constants_of(config, data), seed=seed, notes=notes)
+    model = Model.new(config, data.shape, denoising.constants_of(config, data), seed=seed)
+    model.say(config.solver, f"log p of the ODE itself, tolerance {config.tolerance:g}")
     optimiser = torch.optim.Adam(model.net.parameters(), lr=config.lr, fused=True)
 
     def step(now: training.Step) -> dict[str, Any]:

@@ -302,6 +302,11 @@ class Model(training.GreyModel):
             raise UsageError(f"patch divides the image's sides, found {config.patch} for {shape[1]} × {shape[2]}")
         return image_net(shape[0], config.width, config.blocks, config.patch, classes)
 
+    def say(self, sampler: str, log_p: str) -> None:
+        """Note how samples are made and, where there is one, what log p is."""
+        how = f"samples by {self.nfe} network evaluations ({sampler})"
+        self.notes += (how if self.bound is None else f"{how}; {log_p}",)
+
     def learning(self, labels: "Tensor | None") -> Self:
         """This model given the labels of a training batch, a share of which is withheld."""
         import torch

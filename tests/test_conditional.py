@@ -132,6 +132,7 @@ def test_guidance_moves_away_from_what_is_untold():
         c, u = model.net(x, t, told.condition), model.net(x, t, torch.zeros_like(told.condition))
         torch.testing.assert_close(told.output(x, t), (u + 3 * (c - u)).float())
     assert model.nfe == 2 * model.config.nfe
+    assert model.notes == (f"samples by {2 * model.config.nfe} network evaluations (midpoint)",)
     plain = made("flow_matching", "guided", guidance=1.0)
     assert plain.nfe == plain.config.nfe
 
