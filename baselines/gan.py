@@ -12,8 +12,8 @@ Can: sample. No likelihood.
     genbench bench toy2d --only gan
 
 Time: on grid25 152 CPU-seconds (one thread); reached 25 of 25 modes, 93.5 % of samples within 3 SD (98.9 % of the law's own are), reverse
-KL of the modes .009; in the budget of twenty minutes 97.4 %, .002; on ring8 14,000 steps: 8 of 8, 98.3 %, .000. One seed. A moving average of G's weights cost much of
-that: 2,000 steps on ring8 reached 79 % without it, 63 % with it.
+KL of the modes .009; in the budget of twenty minutes 97.4 %, .002; on ring8 14,000 steps: 8 of 8, 98.3 %, .000. One seed. A moving average
+of G's weights cost much of that: 2,000 steps on ring8 reached 79 % without it, 63 % with it.
 """
 
 from collections.abc import Mapping
