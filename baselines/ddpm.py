@@ -159,18 +159,15 @@ class Model(denoising.Model):
     def held(self, x: "Tensor", u: float) -> "Tensor":
         """The guessed noise for sampling: of vectors such that the guessed data lie within those of the training split ("clip denoised" in
         Ho et al.'s code). One draw in ten thousand diverged without."""
+        import torch
+
         guess = self.noise_in(x, u)
         if "low" not in self.constants:
             return guess
         alpha, sigma = signal(exp(u))
-        low, high = ((self._constant(k, x) - self._constant("shift", x)) / self._constant("scale", x) for k in ("low", "high"))
+        low, high = (self.into(torch.from_numpy(self.constants[k]).to(x.device)) for k in ("low", "high"))
         clean = (x - sigma * guess) / alpha
         return guess + alpha / sigma * (clean - clean.clamp(low, high))
-
-    def _constant(self, name: str, like: "Tensor") -> "Tensor":
-        import torch
-
-        return torch.from_numpy(self.constants[name]).to(like.device)
 
     def clean(self, x: "Tensor") -> "Tensor":
         """Data as what noise is added to: for the variational bound the middles of the grey values' bins, else dequantised."""

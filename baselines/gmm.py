@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import models
+from genbench import models, training
 from genbench.errors import DataError, UsageError
 from genbench.models import TrainingData, generator, levels, read_all, to_levels
 
@@ -181,23 +181,21 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
 
 def _by_class(config: Config, data: TrainingData, seed: int) -> Model:
     """A mixture for every class, weighed by the classes' shares of the training split."""
-    if data.train.labels is None:
-        raise DataError(f"{data.name} has no labels, which a conditional mixture needs; give some, or leave gmm:conditional out")
+    classes, shares = training.class_constants(data).values()
     rows, labels = read_all(data.train), np.asarray(data.train.labels)
     values = levels(rows) if data.images else np.empty(0, np.uint8)
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < 2:
-        raise DataError(f"{data.name}: at least 2 training samples of every class are needed, class {classes[counts.argmin()]} has one")
     parts = []
     for y in classes:
         own = rows[labels == y]
+        if len(own) < 2:
+            raise DataError(f"{data.name}: at least 2 training samples of every class are needed, class {y} has one")
         order = generator(seed, 4, int(y)).permutation(len(own))
         held = max(1, round(0.1 * len(own)))
         parts.append(_fitted(config, data, values, own[np.sort(order[held:])], own[np.sort(order[:held])], seed))
-    shares, each = counts / counts.sum(), [part.arrays() for part in parts]
+    each = [part.arrays() for part in parts]
     merged = {key: np.concatenate([a[key] for a in each]) for key in each[0] if key not in ("weights", "values")}
     merged["weights"] = np.concatenate([share * a["weights"] for share, a in zip(shares, each, strict=True)])
-    merged["labels"] = np.repeat(classes.astype(np.int64), [len(a["weights"]) for a in each])
+    merged["labels"] = np.repeat(classes, [len(a["weights"]) for a in each])
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     chosen = {str(y): part.chosen for y, part in zip(classes, parts, strict=True)}
     return Model(config, merged | {"values": each[0]["values"]}, data.shape, notes=notes, chosen=chosen)

@@ -72,6 +72,13 @@ class Features:
         digests = None if self.digests is None else self.digests[index]
         return Features(self.x[index], self.extractor, None, labels, self.shape, digests)
 
+    def among(self, other: "Features") -> NDArray[np.bool_]:
+        """Which rows are of samples that the other set has too, byte for byte, (n,); none where digests are not known."""
+        if self.digests is None or other.digests is None:
+            return np.zeros(len(self), np.bool_)
+        own, known = (np.ascontiguousarray(v.digests).view("V16").ravel() for v in (self, other))
+        return np.isin(own, known)
+
     def cut(self, n: int, seed: int = 0) -> "Features":
         """A seeded subset of n rows, in their order; one object for all who ask, so that they share its neighbours."""
         if n >= len(self):

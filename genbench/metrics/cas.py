@@ -68,7 +68,7 @@ def cas(gen: Features, test: Features, *, penalty: float = 1.0, splits: int = 6,
     if gen.labels is None or test.labels is None:
         what = "generated" if gen.labels is None else "test"
         return Undefined(f"needs the class of every sample, found none of the {what} samples; give class sub-folders or labels in an .npz")
-    copied = _copied(gen, test)
+    copied = int(gen.among(test).sum())
     if 2 * copied > n:
         return Undefined(f"{copied:,} of {n:,} generated samples are test samples: a classifier is not tested on what it learnt from")
     probe = _Probe(test.x, test.labels, penalty)
@@ -122,14 +122,6 @@ class _Probe:
             warnings.simplefilter("ignore", ConvergenceWarning)  # the classifier is the one after at most ITERATIONS
             fitted = LogisticRegression(C=1 / self.penalty, max_iter=ITERATIONS).fit((x - mean) / scale, labels)
         return np.asarray(fitted.predict((self.x - mean) / scale) == self.labels, np.float64)
-
-
-def _copied(gen: Features, test: Features) -> int:
-    """How many generated samples are test samples, byte for byte."""
-    if gen.digests is None or test.digests is None:
-        return 0
-    known = {row.tobytes() for row in test.digests}
-    return sum(row.tobytes() in known for row in gen.digests)
 
 
 def _spread(right: NDArray[np.float64]) -> float:
