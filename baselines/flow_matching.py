@@ -61,7 +61,7 @@ class Config(denoising.Config):
 RECIPES = {
     "vectors": Config(steps=8000, batch=256, lr=2e-3, width=128, blocks=3, fourier=1.0, ema=0.999, transport=True),
     "digits": Config(steps=3000, batch=100, lr=1e-3, width=32, blocks=1, ema=0.999, nfe=20),
-    "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20),
+    "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20, tolerance=1e-3),
     # Sized by its arithmetic for 20 minutes of one GPU; not run yet.
     "cifar10": Config(steps=20_000, batch=128, lr=4e-4, width=128, blocks=3, ema=0.9995, clip=1.0, bf16=True, nfe=50, tolerance=1e-3),
 }

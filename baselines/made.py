@@ -85,8 +85,8 @@ VARIANTS = {
 }
 BUDGETS = {
     "mnist-dynbin": {"1min": {"steps": 2500}, "5min": {}, "20min": {"steps": 48_000}},
-    "mnist-dynbin:fvsbn": {"1min": {"steps": 6000}, "5min": {}},
-    "mnist-dynbin:orders": {"1min": {"steps": 2000}, "5min": {}},
+    "mnist-dynbin:fvsbn": {"1min": {"steps": 6000}, "5min": {}, "20min": {"steps": 120_000}},
+    "mnist-dynbin:orders": {"1min": {"steps": 2000}, "5min": {}, "20min": {"steps": 40_000}},
 }
 SMOKE = {
     "images": Config(hidden=(32,), steps=60, batch=50, lr=1e-2),

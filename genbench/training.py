@@ -664,8 +664,12 @@ class TorchModel(models.Model):
         place = torch.searchsorted(known, wanted.contiguous()).clamp(max=len(known) - 1)
         if (known[place] != wanted).any():
             raise DataError(f"the model knows the classes {known.tolist()[:20]}, found {wanted[known[place] != wanted][0]}")
+        return self.conditioned(one_hot(place, len(known)).float())
+
+    def conditioned(self, condition: "Tensor") -> Self:
+        """This model with a condition of its own, (n, C)."""
         made = copy.copy(self)
-        made.condition = one_hot(place, len(known)).float()
+        made.condition = condition
         return made
 
     def shard_labels(self, index: int, seed: int) -> NDArray[np.int64] | None:

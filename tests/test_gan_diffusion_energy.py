@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import permutations, product
-from math import exp, log, pi
+from math import erf, exp, log, pi
 
 import numpy as np
 import pytest
@@ -127,9 +127,9 @@ def test_rbm_refuses_grey_values_that_it_does_not_know():
 
 def test_integrate_follows_a_known_flow_in_both_directions():
     y = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
-    there = denoising.integrate(lambda y, t: -y * t[:, None], y, 0.0, 2.0, 1e-8)
+    there = denoising.integrate(lambda y, t, _: -y * t[:, None], y, 0.0, 2.0, 1e-8)
     np.testing.assert_allclose(there, y * exp(-2), rtol=1e-6)
-    np.testing.assert_allclose(denoising.integrate(lambda y, t: -y * t[:, None], there, 2.0, 0.0, 1e-8), y, rtol=1e-5)
+    np.testing.assert_allclose(denoising.integrate(lambda y, t, _: -y * t[:, None], there, 2.0, 0.0, 1e-8), y, rtol=1e-5)
 
 
 def test_a_rows_steps_do_not_depend_on_its_batch_mates():
@@ -138,26 +138,57 @@ def test_a_rows_steps_do_not_depend_on_its_batch_mates():
 
     def last(mates):
         y = torch.cat([torch.full((1, 1), mine), mates]).double()
-        return denoising.integrate(lambda y, t: torch.sin(10 * y * y), y, 0.0, 1.0, 1e-3)[0, 0]
+        return denoising.integrate(lambda y, t, _: torch.sin(10 * y * y), y, 0.0, 1.0, 1e-3)[0, 0]
 
     assert torch.equal(last(calm), last(stiff))
 
 
+def test_a_sharp_feature_at_the_start_of_an_ode_is_not_stepped_over():
+    y = torch.zeros(1, 2)
+
+    def bump(y, t, _):
+        return (torch.exp(-0.5 * ((t - 0.01) / 0.003) ** 2) / (0.003 * (2 * pi) ** 0.5))[:, None].expand(-1, 2)
+
+    np.testing.assert_allclose(denoising.integrate(bump, y, 0.0, 1.0, 1e-4), 0.5 + 0.5 * erf(0.01 / 0.003 / 2**0.5), rtol=1e-3)
+
+
+def test_the_log_density_keeps_its_tolerance_among_many_coordinates():
+    """One entry of 785 is nothing to a root mean square."""
+
+    def field(y, t, _):
+        return torch.cat([torch.zeros(len(y), 784), 40 * torch.cos(40 * t)[:, None]], dim=1)
+
+    found = denoising.integrate(field, torch.zeros(1, 785), 0.0, 1.0, 1e-3)[0, -1]
+    assert abs(float(found) - np.sin(40)) < 5e-3
+
+
+def test_rows_that_are_there_leave_the_others_as_they_are():
+    """A row that needs one more step is told which of the rows it is."""
+
+    def field(y, t, rows):
+        return torch.stack([torch.sin(9 * t * rows), rows.double()], dim=1)
+
+    found = denoising.integrate(field, torch.zeros(4, 2), 0.0, 1.0, 1e-6)
+    k = np.arange(1, 4)
+    np.testing.assert_allclose(found[1:, 0], (1 - np.cos(9 * k)) / (9 * k), atol=1e-5)
+    np.testing.assert_allclose(found[:, 1], np.arange(4), atol=1e-5)
+
+
 def test_an_ode_that_needs_too_many_steps_is_given_up():
     with pytest.raises(FailedError, match="raise tolerance"):
-        denoising.integrate(lambda y, t: y * y, torch.ones(1, 1), 0.0, 2.0, 1e-6)  # infinite at 1
+        denoising.integrate(lambda y, t, _: y * y, torch.ones(1, 1), 0.0, 2.0, 1e-6)  # infinite at 1
 
 
 def test_log_density_along_a_linear_ode_is_that_of_the_normal_it_maps_to():
     matrix = torch.tensor([[0.3, -0.2], [0.5, -0.7]])
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     probes = torch.eye(2)[:, None].expand(-1, 50, -1)
-    found = denoising.ode_log_density(lambda z, t: z @ matrix.T, x, probes, 0.0, 1.0, 1e-6)
+    found = denoising.ode_log_density(lambda z, t, _: z @ matrix.T, x, probes, 0.0, 1.0, 1e-6)
     end = x.double() @ torch.matrix_exp(matrix.double()).T
     wanted = -0.5 * (end**2 + log(2 * pi)).sum(dim=1) + torch.trace(matrix)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     signs = torch.where(torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) < 0.5, -1.0, 1.0)
-    noisy = denoising.ode_log_density(lambda z, t: z @ matrix.T, x, signs[None], 0.0, 1.0, 1e-6)
+    noisy = denoising.ode_log_density(lambda z, t, _: z @ matrix.T, x, signs[None], 0.0, 1.0, 1e-6)
     # One probe e adds e_1 e_2 (a_12 + a_21) to the trace: the estimate is off by exactly that, and by nothing on average.
     np.testing.assert_allclose(noisy - wanted, 0.3 * signs.prod(dim=1), atol=1e-5)
 
