@@ -87,7 +87,7 @@ RECIPES = {
     "digits": Config(
         steps=3000, batch=100, lr=1e-3, width=32, blocks=1, ema=0.999, least=0.02, sampler="ddpm", nfe=200, likelihood="vlb", chain=200
     ),
-    "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20, tolerance=1e-3, least=0.01),
+    "mnist": Config(steps=10_000, batch=16, lr=2e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20, tolerance=1e-3, least=0.01),
     # Sized by its arithmetic for 20 minutes of one GPU; not run yet.
     "cifar10": Config(
         steps=20_000, batch=128, lr=4e-4, width=128, blocks=3, ema=0.9995, clip=1.0, bf16=True, nfe=50, tolerance=1e-3, least=0.01
@@ -101,7 +101,7 @@ VARIANTS = {
 }
 BUDGETS = {
     "vectors": {"1min": {"steps": 6000}, "5min": {"batch": 1024, "steps": 14_000}, "20min": {"batch": 1024, "steps": 50_000}},
-    "mnist": {"1min": {"steps": 700}, "5min": {}, "20min": {"steps": 12_000}},
+    "mnist": {"1min": {"steps": 2400}, "5min": {}, "20min": {"steps": 40_000}},
     "cifar10": {"20min": {}},
 }
 SMOKE = {

@@ -12,7 +12,7 @@ model's none). flow_matching:conditional is told the class, flow_matching:guided
 
 Time: on grid25 114 CPU-seconds (one thread); reached 25 of 25 modes, 97.7 % of samples within 3 SD (98.9 % of the law's own are) at NFE 20
 and 97.7 % at NFE 10, NLL − entropy 0.04 nats. Without transport 1,000 steps reached 0.38, with it 0.19.
-On mnist 1,500 steps, 120 CPU-seconds: FD 26.9 in the features of the mnist extractor at NFE 20 (2,000 samples).
+On mnist, 65 CPU-seconds, FD in the features of the mnist extractor at NFE 20 (5,000 samples): 35.4 with batches of 64, 29.6 of 32, 26.8 of 16.
 """
 
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ class Config(denoising.Config):
 RECIPES = {
     "vectors": Config(steps=8000, batch=256, lr=2e-3, width=128, blocks=3, fourier=1.0, ema=0.999, transport=True),
     "digits": Config(steps=3000, batch=100, lr=1e-3, width=32, blocks=1, ema=0.999, nfe=20),
-    "mnist": Config(steps=3000, batch=64, lr=1e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20, tolerance=1e-3),
+    "mnist": Config(steps=10_000, batch=16, lr=2e-3, width=32, blocks=1, patch=2, ema=0.999, bf16=True, nfe=20, tolerance=1e-3),
     # Sized by its arithmetic for 20 minutes of one GPU; not run yet.
     "cifar10": Config(steps=20_000, batch=128, lr=4e-4, width=128, blocks=3, ema=0.9995, clip=1.0, bf16=True, nfe=50, tolerance=1e-3),
 }
@@ -72,7 +72,7 @@ VARIANTS = {
 }
 BUDGETS = {
     "vectors": {"1min": {"steps": 4000}, "5min": {}, "20min": {"steps": 40_000}},
-    "mnist": {"1min": {"steps": 700}, "5min": {}, "20min": {"steps": 12_000}},
+    "mnist": {"1min": {"steps": 2400}, "5min": {}, "20min": {"steps": 40_000}},
     "cifar10": {"20min": {}},
 }
 SMOKE = {

@@ -442,6 +442,21 @@ def test_a_packed_critic_sees_samples_together():
         GAN.Config(batch=30, packing=4)
 
 
+def test_nets_of_patches_make_and_judge_whole_images():
+    config = GAN.Config(width=4, latent=3, batch=32, patch=2)
+    with torch.no_grad():
+        made = GAN.generator_net(config, (2, 10, 6), 0)(torch.randn(5, 3))
+        assert made.shape == (5, 2, 10, 6)
+        critic = GAN.critic_net(config, (2, 10, 6))
+        logits, _ = critic(made[:, None])
+        for place in product(range(2), (0, 9), (0, 5)):  # every pixel counts
+            changed = made.clone()
+            changed[(slice(None), *place)] += 1
+            assert (critic(changed[:, None])[0] != logits).all()
+    with pytest.raises(UsageError, match="patch divides height and width, found a patch of 4 for images of 10 x 6"):
+        GAN.generator_net(replace(config, patch=4), (2, 10, 6), 0)
+
+
 @pytest.mark.parametrize("norm", ["none", "batch", "virtual"])
 @pytest.mark.parametrize("data", [points(), pictures()], ids=["vectors", "images"])
 def test_a_sample_does_not_depend_on_its_batch_mates(norm, data):
