@@ -110,6 +110,7 @@ SMOKE = {
         steps=40, batch=64, lr=1e-2, width=8, blocks=1, nfe=20, sampler="ddpm", likelihood="vlb", chain=20, least=0.05, most=50.0
     ),
 }
+SMOKE["vectors:ddim"] = replace(SMOKE["vectors"], sampler="ddim", nfe=200)  # of order 1
 SMOKE["images:conditional"] = replace(SMOKE["images"], conditional=True)
 
 

@@ -121,6 +121,7 @@ BUDGETS = {
 SMOKE = {
     "vectors": Config(steps=60, batch=64, lr=1e-3, width=16, depth=1, loss="relativistic", r1=0.1, r2=0.1),
     "images": Config(steps=30, batch=32, lr=1e-3, width=8, latent=8, norm="batch", spectral=True, loss="hinge", ema=0.9),
+    "images:r3gan": Config(steps=60, batch=32, lr=1e-2, width=8, latent=8, loss="relativistic", r1=0.1, r2=0.1),
     "images:conditional": Config(
         steps=30, batch=32, lr=1e-3, width=8, latent=8, norm="batch", spectral=True, loss="hinge", conditional=True
     ),

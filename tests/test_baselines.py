@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -510,6 +510,18 @@ def test_check_accepts_a_users_own_file(tmp_path):
 def test_check_finds_a_broken_law(tmp_path, changes, law):
     changes = {"rng": "np.random.mtrand._rand"} if changes.get("rng") == "np.random" else changes
     assert any(law.split(" (")[0] == found or law.startswith(found) for found in broken(check.check(own(tmp_path, **changes))))
+
+
+def test_a_variant_without_settings_for_a_quick_training_is_checked_with_what_sets_it_apart():
+    """Not by hours of its recipe on the first data set that has one."""
+    vae = registry.module("baselines", "vae")
+    (case,) = check._cases("vae:beta", vae)
+    assert case.config == replace(vae.SMOKE["images"], beta=4.0)
+    assert vae.VARIANTS["beta"]["mnist-dynbin"].steps > 10 * case.config.steps
+    gan = registry.module("baselines", "gan")
+    found = {case.data.name: case.config for case in check._cases("gan:wgan", gan)}
+    assert set(found) == {"check-vectors", "check-images"}
+    assert all(c.loss == "wasserstein" and c.critic_steps == 5 and c.steps <= 60 for c in found.values())
 
 
 def test_check_accepts_a_factory_of_a_sampler(tmp_path, monkeypatch):

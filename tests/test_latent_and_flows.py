@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Rows
+from torch.distributions import MultivariateNormal
 
 from genbench import densities, flows, models, registry
 from genbench.errors import DataError, UsageError
@@ -395,7 +396,7 @@ def test_elbo_is_log_p_less_the_divergence_to_the_posterior(tiny):
     z = torch.linspace(-9, 9, 1801, dtype=torch.float64)
     x = torch.from_numpy(EVERY)
     with torch.no_grad():
-        mean, log_sigma = (v.double() for v in tiny.encode(x))
+        mean, log_sigma = (v.double() for v in tiny.encode(x)[:2])
         log_q = -0.5 * ((z - mean) * torch.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
         given = torch.stack([tiny.log_likelihood(z.float()[:, None], row.expand(1801, 1, 2, 2)) for row in x]).double()
         joint = given - 0.5 * (z**2 + math.log(2 * math.pi))
@@ -408,6 +409,25 @@ def test_elbo_is_log_p_less_the_divergence_to_the_posterior(tiny):
 
 def noise(n, k):
     return np.random.default_rng(0).standard_normal((n, k, 1)).astype(np.float32)
+
+
+def test_a_full_covariance_is_that_of_its_normal():
+    """log w and the training's log q − log p against torch's own normal law with the factor L = diag σ (I + M)."""
+    module, config = smoke("vae", latent=3, covariance="full", steps=5)
+    model = module.train(config, data(pictures()), seed=0)
+    x, noise = torch.from_numpy(pictures()[:6]), torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mean, log_sigma, tilt = model.encode(x)
+        assert tilt.abs().max() > 1e-3
+        factor = torch.diag_embed(log_sigma.exp()) @ (torch.eye(3) + tilt)
+        z = mean[:, None] + noise @ factor.transpose(1, 2)
+        q = MultivariateNormal(mean[:, None], scale_tril=factor[:, None])
+        prior = MultivariateNormal(torch.zeros(3), torch.eye(3))
+        likelihood = torch.stack([model.log_likelihood(z[:, i], x) for i in range(4)], dim=1)
+        np.testing.assert_allclose(model.log_weights(x, noise), likelihood + prior.log_prob(z) - q.log_prob(z), rtol=1e-5)
+        np.testing.assert_allclose(
+            VAE.log_ratio(z[:, 0], mean, log_sigma, tilt), q.log_prob(z)[:, 0] - prior.log_prob(z)[:, 0], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_linear_vae_with_the_true_posterior_is_ppca():
@@ -455,7 +475,7 @@ def test_beta_moves_training_and_not_the_bound(tiny):
         module, config = smoke("vae", latent=2, steps=150, beta=beta)
         model = module.train(config, data(pictures()), seed=0)
         with torch.no_grad():
-            mean, log_sigma = model.encode(torch.from_numpy(pictures()))
+            mean, log_sigma, _ = model.encode(torch.from_numpy(pictures()))
         rates.append(float((0.5 * (mean**2 + torch.exp(2 * log_sigma) - 1) - log_sigma).sum(dim=1).mean()))
     assert rates[1] < 0.2 * rates[0]
 
