@@ -21,7 +21,8 @@ the bound of 1,000 draws takes 0.03 CPU-seconds per image. After 3,500 steps, 58
 93.4 and 97.6 with the score of q in the gradient, 93.0 and 97.1 without; of nets twice as wide, 82 CPU-seconds, 92.1 and 96.5; with
 rectifiers 94.5 and 98.9, with a third residual layer 93.8 and 99.2. Of nets of 1,024 and 512 units, IWAE-50 and ELBO on 500 test images:
 92.3 and 96.2 with a diagonal covariance in 79 CPU-seconds, 90.6 and 94.1 with a full one in 87. Layer
-normalisation and the annealed KL term are worth 14 and 8 nats after 800 steps (of 127). On digits 7 CPU-seconds, 93.7 ± 1.0 (IWAE-1000) on the test split.
+normalisation and the annealed KL term are worth 14 and 8 nats after 800 steps (of 127). On digits 7 CPU-seconds, 93.7 ± 1.0 (IWAE-1000)
+on the test split.
 """
 
 import math
