@@ -349,7 +349,7 @@ class Run:
 
 def make(content: dict[str, Any], timing: dict[str, Any], tables: Sequence[Table] = (), nats: "NDArray[Any] | None" = None) -> Run:
     """A Run from a record's content: adds schema, id and timing."""
-    record = {"schema": SCHEMA, **content}
+    record = {**content, "schema": SCHEMA}
     record["id"] = record_id(record)
     record["timing"] = timing
     return Run(record, tuple(tables), nats)

@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no example fails for a busy machine.
+settings.register_profile("genbench", deadline=None, derandomize=True)
+settings.load_profile("genbench")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
 

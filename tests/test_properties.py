@@ -19,7 +19,7 @@ from genbench.run import Run, canonical, make, record_id
 from genbench.samples import _braces
 from genbench.statistics import Features, LogLikelihood, Moments, Probabilities
 
-bounded = settings(deadline=None, max_examples=50, derandomize=True)
+bounded = settings(max_examples=50)
 
 
 # -- merging -------------------------------------------------------------------------------------------------------------------------

@@ -83,6 +83,11 @@ def test_id_ignores_key_order_and_timing(record: dict[str, object]) -> None:
     assert record_id(record) == record_id(reordered | {"timing": {"seconds": 1}, "id": "x"})
 
 
+def test_a_records_schema_is_its_own_whatever_the_content_says() -> None:
+    made = make(content() | {"schema": None, "id": "x", "timing": 3}, {"seconds": 1.0})
+    assert made.record == make(content(), {"seconds": 1.0}).record
+
+
 def test_save_and_load(tmp_path) -> None:
     run = make(content(), {"seconds": 1.0})
     path = run.save(tmp_path)

@@ -74,14 +74,14 @@ def splits(draw: st.DrawFn) -> tuple[np.ndarray, list[np.ndarray]]:
     return x, np.split(x, sorted(draw(st.lists(st.integers(0, n), max_size=6))))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(splits())
 def test_any_split_merges_to_the_whole(made: tuple[np.ndarray, list[np.ndarray]]) -> None:
     x, parts = made
     same(Moments.merge([Moments.of(p) for p in parts]), Moments.of(x))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(splits(), st.randoms(use_true_random=False))
 def test_parts_merge_in_any_order(made: tuple[np.ndarray, list[np.ndarray]], random) -> None:
     parts = [Moments.of(p) for p in made[1]]
@@ -90,7 +90,7 @@ def test_parts_merge_in_any_order(made: tuple[np.ndarray, list[np.ndarray]], ran
     same(Moments.merge(shuffled), Moments.merge(parts))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(splits(), st.integers(0, 7))
 def test_merging_is_associative(made: tuple[np.ndarray, list[np.ndarray]], at: int) -> None:
     parts = [Moments.of(p) for p in made[1]]
