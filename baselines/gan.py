@@ -16,7 +16,7 @@ KL of the modes .009; in the budget of twenty minutes 97.4 %, .002; on ring8 14,
 of G's weights cost much of that: 2,000 steps on ring8 reached 79 % without it, 63 % with it.
 On mnist, CPU-seconds and FD in the features of the mnist extractor (5,000 samples): 54 and 47.6 with nets of whole pixels, batches of 64
 and a rate of 1e-3; 47 and 26.4 with patches of 2 x 2; 65 and 17.2 with batches of 32 and no momentum as well; 61 and 11.8 with a rate of
-2e-3, 78 and 9.9 with 4e-3; 227 and 4.0 in the budget of five minutes; in that of twenty 1.4 (10,000 samples) and a KL of the classes of .001.
+2e-3, 78 and 9.9 with 4e-3; 227 and 4.0 in the budget of five minutes; in that of twenty 1.4 (of 10,000 samples), class KL .001.
 """
 
 from collections.abc import Mapping
