@@ -163,7 +163,7 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        return network(int(np.prod(shape)), config, len(constants.get("classes", ())))
+        return network(int(np.prod(shape)), config, training.class_count(constants))
 
     @property
     def bound(self) -> str | None:

@@ -132,26 +132,13 @@ SMOKE = {
 # -- nets ----------------------------------------------------------------------------------------------------------------------------
 
 
-def patched(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (c, h, w) of images whose patches are places with c · patch² channels; of vectors their own.
-
-    Raises:
-        UsageError: patches do not fill the image.
-    """
-    if len(shape) == 1:
-        return shape
-    if shape[1] % config.patch or shape[2] % config.patch:
-        raise UsageError(f"patch divides height and width, found a patch of {config.patch} for images of {shape[1]} x {shape[2]}")
-    return (shape[0] * config.patch**2, shape[1] // config.patch, shape[2] // config.patch)
-
-
 def generator_net(config: Config, shape: tuple[int, ...], classes: int) -> "nn.Module":
     """G: latents (n, k), with the class beside them (n, k + C), to (n, *shape), of images in (−1, 1)."""
     import torch
     from torch import nn
     from torch.nn.functional import interpolate, pixel_shuffle
 
-    fine = patched(config, shape)
+    fine = shape if len(shape) == 1 else training.patched(shape, config.patch)
 
     def norm(size: int) -> nn.Module:
         if config.norm == "batch":
@@ -196,7 +183,7 @@ def critic_net(config: Config, shape: tuple[int, ...]) -> "nn.Module":
     from torch.nn.functional import leaky_relu, pixel_unshuffle
     from torch.nn.utils.parametrizations import spectral_norm
 
-    fine = patched(config, shape)
+    fine = shape if len(shape) == 1 else training.patched(shape, config.patch)
 
     def kept(layer: nn.Module) -> nn.Module:
         return spectral_norm(layer) if config.spectral else layer
@@ -244,7 +231,7 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        return generator_net(config, shape, len(constants.get("classes", ())))
+        return generator_net(config, shape, training.class_count(constants))
 
     def told(self, z: "Tensor") -> "Tensor":
         """Latents with the class beside them, where there is one."""
@@ -292,7 +279,7 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
 
     constants = training.grey_constants(data) if data.images else training.standard_constants(data)
     constants |= training.class_constants(data) if config.conditional else {}
-    count = len(constants.get("classes", ()))
+    count = training.class_count(constants)
     notes = {"none": (), "batch": ("batch norm by statistics of 4,096 latents",), "virtual": (f"virtual batch norm, {REFERENCE} latents",)}
     model = Model.new(config, data.shape, constants, seed=seed, notes=notes[config.norm])
     with training.seeded(seed, 7):

@@ -162,12 +162,10 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        (c, h, w), p, values = shape, config.patch, len(constants["values"])
-        if h % p or w % p:
-            raise UsageError(f"patch divides the sides of the image, {h}×{w}, found {p}")
-        if values ** (c * p * p) > MOST:
-            raise UsageError(f"a patch of {c * p * p} values with {values} grey values each is too much for one categorical; lower patch")
-        return network(c * p * p, h // p, w // p, config, values ** (c * p * p) - 1)
+        (size, rows, columns), values = training.patched(shape, config.patch), len(constants["values"])
+        if values**size > MOST:
+            raise UsageError(f"a patch of {size} values with {values} grey values each is too much for one categorical; lower patch")
+        return network(size, rows, columns, config, values**size - 1)
 
     @property
     def parts(self) -> NDArray[np.int64]:

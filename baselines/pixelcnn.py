@@ -185,17 +185,15 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        (c, h, w), p, values = shape, config.patch, len(constants["values"])
-        if h % p or w % p:
-            raise UsageError(f"patch divides the sides of the image, {h}×{w}, found {p}")
-        if config.head == "categorical" and values ** (c * p * p) > MOST:
+        (size, rows, columns), values = training.patched(shape, config.patch), len(constants["values"])
+        if config.head == "categorical" and values**size > MOST:
             raise UsageError(
-                f"a patch of {c * p * p} values with {values} grey values each is too much for one categorical; lower patch or take "
+                f"a patch of {size} values with {values} grey values each is too much for one categorical; lower patch or take "
                 "head=logistic"
             )
         # Of a logistic component: weight, mean, log scale, and how its mean moves with every channel before.
-        outputs = values ** (c * p * p) - 1 if config.head == "categorical" else c * config.components * (3 + c - 1)
-        return network(c * p * p, h // p, w // p, config, outputs, len(constants.get("classes", ())))
+        outputs = values**size - 1 if config.head == "categorical" else size * config.components * (3 + size - 1)
+        return network(size, rows, columns, config, outputs, training.class_count(constants))
 
     @property
     def parts(self) -> NDArray[np.int64]:

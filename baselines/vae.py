@@ -157,7 +157,7 @@ class Model(training.GreyModel):
         net = nn.Module()
         tilts = config.latent * (config.latent - 1) // 2 if config.covariance == "full" else 0
         net.encoder = perceptron(dims, config.hidden, 2 * config.latent + tilts, config.dropout)
-        net.decoder = perceptron(config.latent + len(constants.get("classes", ())), config.hidden[::-1], dims * per, config.dropout)
+        net.decoder = perceptron(config.latent + training.class_count(constants), config.hidden[::-1], dims * per, config.dropout)
         if not levels:
             net.log_sigma = nn.Parameter(torch.zeros(dims))
         return net

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -173,20 +173,17 @@ def _cases(name: str, module: Any) -> Iterator[_Case]:
     """The baseline on every kind of data that it has a recipe for, and its variants that have settings for a quick training; a variant that
     was asked for and has none gets the baseline's, with what sets its recipe apart."""
     found = False
-    home, _, chosen = name.partition(":")
+    _, _, chosen = name.partition(":")
     for data in (_vectors(), _images()):
-        config = None if chosen else models.recipe(module, data.name, data.shape, "smoke")
+        config = models.recipe(module, data.name, data.shape, "smoke", chosen or None)
         if config is not None:
             found = True
             yield _Case(name, module, config, data)
-        for variant in models.variants(module) if not chosen else (chosen,):
+        for variant in models.variants(module) if not chosen else ():
             kind = f"{'images' if data.images else 'vectors'}:{variant}"
             if kind in getattr(module, "SMOKE", {}):
                 found = True
-                yield _Case(f"{home}:{variant}", module, module.SMOKE[kind], data)
-            elif chosen and (config := _apart(module, chosen, data)) is not None:
-                found = True
-                yield _Case(name, module, config, data)
+                yield _Case(f"{name}:{variant}", module, module.SMOKE[kind], data)
     if not found:
         from genbench.bench import Task, open_data
 
@@ -194,20 +191,6 @@ def _cases(name: str, module: Any) -> Iterator[_Case]:
         dataset = next(iter(recipes))
         vectors = "vectors" if len(_shape(dataset)) == 1 else "images"
         yield _Case(name, module, recipes[dataset], open_data(Task(dataset, vectors)))
-
-
-def _apart(module: Any, variant: str, data: TrainingData) -> Any | None:
-    """The settings for a quick training with those in which the variant's recipe differs from the baseline's own, steps aside; None
-    where there is no such pair for this kind of data."""
-    from genbench.bench import TOYS
-
-    quick = getattr(module, "SMOKE", {}).get("images" if data.images else "vectors")
-    for key, config in models.recipes_of(module, variant).items():
-        own = module.RECIPES.get(key)
-        if quick is not None and own is not None and (key in ("vectors", *TOYS)) != data.images:
-            names = [f.name for f in fields(config) if f.name != "steps"]
-            return replace(quick, **{k: getattr(config, k) for k in names if getattr(config, k) != getattr(own, k)})
-    return None
 
 
 def _shape(dataset: str) -> tuple[int, ...]:

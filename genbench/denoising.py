@@ -301,11 +301,10 @@ class Model(training.GreyModel):
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...], constants: Mapping[str, NDArray[Any]]) -> "nn.Module":
-        classes = len(constants.get("classes", ()))
+        classes = training.class_count(constants)
         if len(shape) == 1:
             return vector_net(shape[0], config.width, config.blocks, config.fourier, classes)
-        if shape[1] % config.patch or shape[2] % config.patch:
-            raise UsageError(f"patch divides the image's sides, found {config.patch} for {shape[1]} × {shape[2]}")
+        training.patched(shape, config.patch)  # they fill the image, or this raises
         return image_net(shape[0], config.width, config.blocks, config.patch, classes)
 
     def say(self, sampler: str, log_p: str) -> None:

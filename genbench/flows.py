@@ -408,7 +408,7 @@ class Model(training.GreyModel):
         import torch
 
         model = super().new(config, shape, constants, seed=seed, **about)
-        if count := len(model.constants.get("classes", ())):
+        if count := training.class_count(model.constants):
             if model.base == "uniform":
                 raise UsageError("latents on the unit cube cannot be moved by class; conditional goes with pixels=marginal")
             model.net.prior = torch.nn.Parameter(torch.zeros(count, 2, model.size, device=model.device))

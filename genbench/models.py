@@ -508,7 +508,8 @@ def recipe(
     A system of the same engine is a variant with recipes of its own, `VARIANTS = {"fvsbn": {"mnist-dynbin": Config(hidden=())}}`; it is
     written made:fvsbn wherever a baseline is named, its budgets stand under "mnist-dynbin:fvsbn".
     And it has SMOKE, by kind: `SMOKE = {"images": Config(steps=50, hidden=(16,))}`, which trains in under 2 seconds on the small data of
-    `genbench check`; it is the budget "smoke" of every dataset of that kind, that of a variant under "images:fvsbn".
+    `genbench check`; it is the budget "smoke" of every dataset of that kind, that of a variant under "images:fvsbn". A variant without one
+    gets the baseline's, with what sets the variant's recipe apart.
 
     Args:
         module: the baseline.
@@ -521,7 +522,7 @@ def recipe(
         UsageError: the baseline has budgets for this dataset, and this one is not among them; or no such variant.
     """
     kind = "images" if len(shape) == 3 else "vectors"
-    smoke = getattr(module, "SMOKE", {}).get(kind if variant is None else f"{kind}:{variant}")
+    smoke = _smoke(module, kind, dataset, variant)
     if budget == "smoke":
         if smoke is not None:
             return smoke
@@ -536,6 +537,27 @@ def recipe(
     if budget not in found:
         raise near_miss(budget, found if smoke is None else [*found, "smoke"], f"budget on {dataset}")
     return dataclasses.replace(recipes[key], **found[budget])
+
+
+def _smoke(module: types.ModuleType | Any, kind: str, dataset: str, variant: str | None) -> Any | None:
+    """The Config for a quick training; see `recipe`."""
+    listed = getattr(module, "SMOKE", {})
+    if variant is None or f"{kind}:{variant}" in listed:
+        return listed.get(kind if variant is None else f"{kind}:{variant}")
+    from genbench.datasets.toy2d import NAMES
+
+    recipes = {k: v for k, v in recipes_of(module, variant).items() if k in module.RECIPES}
+    for key in dict.fromkeys((dataset, kind, *recipes)):
+        fits = key in (dataset, "*") or (key in ("vectors", *NAMES)) == (kind == "vectors")
+        if fits and key in recipes and kind in listed:
+            apart = differences(recipes[key], module.RECIPES[key])
+            return dataclasses.replace(listed[kind], **{name: value for name, value in apart.items() if name != "steps"})
+    return None
+
+
+def differences(config: Any, other: Any) -> dict[str, Any]:
+    """The settings of a Config that differ from another's of its class."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(other, f.name)}
 
 
 def budgets(module: types.ModuleType | Any, dataset: str, shape: tuple[int, ...], variant: str | None = None) -> Mapping[str, Any]:

@@ -831,6 +831,23 @@ def class_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
     return {"classes": classes, "shares": counts / counts.sum()}
 
 
+def class_count(constants: Mapping[str, NDArray[Any]]) -> int:
+    """How many classes a model's constants know; 0 of a model that is not conditional."""
+    return len(constants.get("classes", ()))
+
+
+def patched(shape: tuple[int, ...], patch: int) -> tuple[int, int, int]:
+    """The shape of images (c, h, w) whose patches are places of their own: (c · patch², h / patch, w / patch), as pixel_unshuffle makes it.
+
+    Raises:
+        UsageError: patches do not fill the image.
+    """
+    c, h, w = shape
+    if h % patch or w % patch:
+        raise UsageError(f"patch divides height and width of the images, found a patch of {patch} and images of {h} × {w}")
+    return c * patch**2, h // patch, w // patch
+
+
 def standard_constants(data: TrainingData) -> dict[str, NDArray[Any]]:
     """Mean and standard deviation of every coordinate of the training split: shift (d,) and scale (d,) float32.
 

@@ -200,7 +200,7 @@ def test_settings_out_of_range_are_refused(module, settings):
 
 @pytest.mark.parametrize("module", [PIXELCNN, TRANSFORMER])
 def test_patches_that_do_not_fit_are_refused(module):
-    with pytest.raises(UsageError, match="patch divides the sides of the image, 5×4, found 2"):
+    with pytest.raises(UsageError, match="patch divides height and width of the images, found a patch of 2 and images of 5 × 4"):
         fresh(module, (1, 5, 4), patch=2)
     with pytest.raises(UsageError, match="too much for one categorical"):
         fresh(module, (1, 4, 4), np.arange(256, dtype=np.uint8), patch=2)

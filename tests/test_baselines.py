@@ -518,6 +518,8 @@ def test_a_variant_without_settings_for_a_quick_training_is_checked_with_what_se
     (case,) = check._cases("vae:beta", vae)
     assert case.config == replace(vae.SMOKE["images"], beta=4.0)
     assert vae.VARIANTS["beta"]["mnist-dynbin"].steps > 10 * case.config.steps
+    assert models.recipe(vae, "mnist-dynbin", (1, 28, 28), "smoke", "beta") == case.config
+    assert models.recipe(vae, "grid25", (2,), "smoke", "beta") is None
     gan = registry.module("baselines", "gan")
     found = {case.data.name: case.config for case in check._cases("gan:wgan", gan)}
     assert set(found) == {"check-vectors", "check-images"}

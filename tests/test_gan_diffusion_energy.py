@@ -453,7 +453,7 @@ def test_nets_of_patches_make_and_judge_whole_images():
             changed = made.clone()
             changed[(slice(None), *place)] += 1
             assert (critic(changed[:, None])[0] != logits).all()
-    with pytest.raises(UsageError, match="patch divides height and width, found a patch of 4 for images of 10 x 6"):
+    with pytest.raises(UsageError, match="patch divides height and width of the images, found a patch of 4 and images of 10 × 6"):
         GAN.generator_net(replace(config, patch=4), (2, 10, 6), 0)
 
 
