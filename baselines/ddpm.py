@@ -100,7 +100,7 @@ VARIANTS = {
     "linear": {"vectors": replace(RECIPES["vectors"], schedule="linear"), "mnist": replace(RECIPES["mnist"], schedule="linear")},
 }
 BUDGETS = {
-    "vectors": {"1min": {"steps": 6000}, "5min": {"batch": 1024, "steps": 14_000}, "20min": {"batch": 1024, "steps": 50_000}},
+    "vectors": {"1min": {"steps": 6000}, "5min": {"batch": 1024, "steps": 14_000}, "20min": {"batch": 1024, "steps": 50_000, "nfe": 100}},
     "mnist": {"1min": {"steps": 2400}, "5min": {}, "20min": {"steps": 40_000}},
     "cifar10": {"20min": {}},
 }

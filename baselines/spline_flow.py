@@ -63,7 +63,7 @@ RECIPES = {
     "vectors": Config(layers=4, bins=32, steps=9000, batch=256, lr=5e-3, ema=0.999),
     "digits": Config(form="coupling", layers=6, hidden=(128,), bins=4, dropout=0.3, steps=1000, lr=2e-3),
 }
-BUDGETS = {"vectors": {"1min": {"layers": 2, "steps": 6000}, "5min": {}}}
+BUDGETS = {"vectors": {"1min": {"layers": 2, "steps": 6000}, "5min": {}, "20min": {"steps": 30_000}}}
 SMOKE = {
     "images": Config(form="coupling", steps=60, hidden=(32,), bins=4, lr=1e-2, draws=4),
     "vectors": Config(steps=60, hidden=(32,), bins=8, lr=1e-2),

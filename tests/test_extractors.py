@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -550,6 +552,20 @@ def test_the_compiled_network_is_the_same_network(weights_file: Path) -> None:
     assert np.abs(a.logits - b.logits).max() < 2e-3
     assert np.abs(c.features - d.features).max() < 2e-4
     assert np.array_equal(d.features, fast(x).features)
+
+
+@pytest.mark.parity
+def test_a_signal_after_compiled_networks_are_gone_is_handled(weights_file: Path) -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import faulthandler, signal, sys; faulthandler.enable(); import numpy as np; from genbench.extractors import inception\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "one, two = (inception.load(weights=sys.argv[1], shape=(3, 32, 32), device='openvino') for _ in range(2))\n"
+        "for network in (one, two): network(np.zeros((1, 3, 32, 32), np.uint8))\n"
+        "del one, network; import gc; gc.collect(); del two; gc.collect(); signal.raise_signal(signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, weights_file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_grey_images_are_repeated_to_three_channels(weights_file: Path) -> None:

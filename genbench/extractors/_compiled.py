@@ -4,12 +4,25 @@ Everything is float32 (the compiler's own choice on recent processors is bfloat1
 torch's by at most 2e-4; a record names the runtime as its device, and the feature cache keeps the two apart.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from genbench.extractors.inception import P3, SIZE, STEM, Conv, Network
 
 if TYPE_CHECKING:
     import torch
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO, once per process and for good.
+
+    Each of its cores sets a stack for signals and puts back, when it goes, the one that it found. Where that was another core's, gone
+    before, the next signal (Ctrl-C, the end of a child) would kill the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class Compiled(Network):
@@ -48,7 +61,7 @@ class Compiled(Network):
         x = ops.parameter([n, 3, SIZE, SIZE])
         parts = super().outputs(x, inner) if whole else (super().inner(x, str(inner)),)
         model = openvino.Model([p for p in parts if p is not None], [x])
-        return openvino.compile_model(
+        return _core().compile_model(
             model,
             "CPU",
             {
