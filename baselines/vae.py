@@ -314,7 +314,8 @@ def train(config: Config, data: TrainingData, *, seed: int, out: Path | None = N
 
     constants = training.grey_constants(data) if data.images else training.standard_constants(data)
     constants |= training.class_constants(data) if config.conditional else {}
-    note = f"log_prob is the importance-weighted lower bound of {config.draws} draws (IWAE-{config.draws})"
+    what = f"importance-weighted lower bound of {config.draws} draws" if config.draws > 1 else "ELBO of one draw"
+    note = f"log_prob is the {what} (IWAE-{config.draws})"
     model = Model.new(config, data.shape, constants, seed=seed, notes=(note,))
     if data.images and len(constants["values"]) <= CATEGORIES:
         model.start(read_all(data.train))
