@@ -15,7 +15,7 @@ Time: on grid25 84 CPU-seconds (one thread); reached 25 of 25 modes, 96.2 % of s
 with dpm; 94.8 % at NFE 20, 96.8 % at NFE 100; ddim 90.4 % at NFE 20; NLL − entropy 0.07 nats. After 3,000 steps the target "noise" was 0.91
 nats above the entropy, "velocity" 0.16; after 8,000 with a batch of 1,024 0.03, with one of 256 0.07 (4,000 test rows). In the budget of
 twenty minutes 98.1 % at NFE 100 (97.3 % at NFE 30) and 0.03. On digits 500 steps, 29 CPU-seconds: a bound of 116.3 nats on 200 images of
-the validation split.
+the validation split. On mnist, FD in the features of the mnist extractor at NFE 20: 23.1 in five minutes, 14.6 in twenty.
 """
 
 from dataclasses import dataclass, replace
