@@ -72,7 +72,7 @@ VARIANTS = {
     "guided": {key: replace(RECIPES[key], conditional=True, guidance=2.0) for key in ("digits", "mnist", "cifar10")},
 }
 BUDGETS = {
-    "vectors": {"1min": {"steps": 4000}, "5min": {}, "20min": {"batch": 512, "steps": 30_000}},
+    "vectors": {"1min": {"steps": 4000}, "5min": {}, "20min": {"batch": 512, "steps": 17_000}},
     "mnist": {"1min": {"steps": 2400}, "5min": {}, "20min": {"steps": 40_000}},
     "cifar10": {"20min": {}},
 }
