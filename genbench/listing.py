@@ -67,8 +67,7 @@ def _differences(module: ModuleType | Any, variant: str) -> str:
     own = models.recipes_of(module, None)
     changed: dict[str, None] = {}
     for dataset, config in models.recipes_of(module, variant).items():
-        base = own.get(dataset, next(iter(own.values()))).to_dict()
-        changed |= {key: None for key, value in config.to_dict().items() if base.get(key) != value}
+        changed |= dict.fromkeys(models.differences(config, own.get(dataset, next(iter(own.values())))))
     return "other " + ", ".join(changed)
 
 

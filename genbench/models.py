@@ -522,10 +522,9 @@ def recipe(
         UsageError: the baseline has budgets for this dataset, and this one is not among them; or no such variant.
     """
     kind = "images" if len(shape) == 3 else "vectors"
-    smoke = _smoke(module, kind, dataset, variant)
     if budget == "smoke":
-        if smoke is not None:
-            return smoke
+        if (quick := _smoke(module, kind, dataset, variant)) is not None:
+            return quick
         budget = None
     recipes = recipes_of(module, variant)
     key = next((k for k in (dataset, kind, "*") if k in recipes), None)
@@ -535,7 +534,8 @@ def recipe(
     if budget is None or not found:
         return recipes[key]
     if budget not in found:
-        raise near_miss(budget, found if smoke is None else [*found, "smoke"], f"budget on {dataset}")
+        quick = _smoke(module, kind, dataset, variant)
+        raise near_miss(budget, found if quick is None else [*found, "smoke"], f"budget on {dataset}")
     return dataclasses.replace(recipes[key], **found[budget])
 
 
